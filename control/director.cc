@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/director.h"
+
+#include <sys/random.h>
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "control/log.h"
+
+namespace weir {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr unsigned kBaseBuffers = 16384;
+constexpr unsigned kBuffersPerQueue = 8192;
+constexpr std::uint16_t kUsualMtu = 1500;
+constexpr std::size_t kCacheLine = 64;
+
+template <class T>
+T random_value() {
+  T value;
+  if (getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
+  return value;
+}
+
+std::uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string name;
+  std::uint64_t kilobytes = 0;
+  std::string unit;
+  while (file >> name >> kilobytes >> unit) {
+    if (name == "MemAvailable:") return kilobytes * 1024;
+  }
+  return 0;
+}
+
+std::size_t aligned(std::size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+}  // namespace
+
+Director::Director(Options options) : options_(std::move(options)) {}
+
+Director::~Director() { stop(); }
+
+absl::Status Director::start() {
+  using Step = absl::Status (Director::*)();
+  constexpr Step kSteps[] = {&Director::claim_ports,  &Director::start_dpdk,
+                             &Director::open_ports,   &Director::open_exception_interfaces,
+                             &Director::make_workers, &Director::open_control};
+  for (const Step step : kSteps) {
+    if (absl::Status status = (this->*step)(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// ---- Ports ----
+
+absl::Status Director::claim_ports() {
+  for (const std::string& port : options_.ports) {
+    PortRecord record;
+    record.kind = port_kind(port);
+    if (record.kind == PortKind::kernel_interface) {
+      auto steering = Steering::claim(port);
+      if (!steering.ok()) return steering.status();
+      record.steering = std::move(*steering);
+      record.device = absl::StrCat("net_af_xdp", port_records_.size());
+    } else if (record.kind == PortKind::vdev) {
+      const std::string arguments = port.substr(std::string("vdev:").size());
+      record.device = arguments.substr(0, arguments.find(','));
+    } else {
+      record.device = port;
+    }
+    port_records_.push_back(std::move(record));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Director::start_dpdk() {
+  EalPlan plan;
+  plan.workers = options_.workers;
+  plan.lcores = options_.lcores;
+  plan.extra = options_.eal;
+  unsigned queues = 0;
+  std::uint16_t mtu = kUsualMtu;
+  for (std::size_t i = 0; i < port_records_.size(); ++i) {
+    const PortRecord& record = port_records_[i];
+    queues += record.steering ? record.steering->queues() : options_.workers;
+    if (record.steering) {
+      mtu = std::max(mtu, static_cast<std::uint16_t>(record.steering->mtu()));
+      plan.devices.push_back(record.steering->vdev_arguments(static_cast<unsigned>(i)));
+    } else if (record.kind == PortKind::vdev) {
+      plan.devices.push_back(absl::StrCat("--vdev=", options_.ports[i].substr(5)));
+    } else {
+      plan.devices.push_back(absl::StrCat("--allow=", record.device));
+    }
+  }
+  const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
+  constexpr unsigned kBufferBytes = 4096;
+  constexpr unsigned kMegabyte = 1U << 20;
+  plan.megabytes = 128 + buffers / (kMegabyte / kBufferBytes);
+  plan.huge_pages = free_huge_pages() >= plan.megabytes / 2;
+  if (!plan.huge_pages) {
+    log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
+                          " huge pages are free, so packet buffers use normal pages and weir is "
+                          "slower; scripts/huge-pages reserves them"));
+  }
+  if (absl::Status status = start_eal(plan); !status.ok()) return status;
+  dpdk_started_ = true;
+  const auto pool = make_buffer_pool(buffers, mtu);
+  if (!pool.ok()) return pool.status();
+  pool_ = *pool;
+  return absl::OkStatus();
+}
+
+absl::Status Director::open_port(PortRecord& record) {
+  PortPlan plan;
+  plan.device = record.device;
+  plan.workers = options_.workers;
+  if (record.steering) {
+    plan.fixed_queues = record.steering->queues();
+    const auto handover = record.steering->make_way();
+    if (!handover.ok()) return handover.status();
+    if (!handover->silent) log_line(handover->reason);
+  }
+  auto port = Port::open(plan, pool_);
+  if (!port.ok()) {
+    const absl::Status reason =
+        record.steering ? record.steering->explain_failure() : absl::OkStatus();
+    return reason.ok() ? port.status() : reason;
+  }
+  ports_.push_back(*port);
+  return record.steering ? record.steering->attach() : absl::OkStatus();
+}
+
+absl::Status Director::open_ports() {
+  for (PortRecord& record : port_records_) {
+    if (absl::Status status = open_port(record); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Director::open_exception_interfaces() {
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    ExceptionInterface::Wish wish;
+    wish.use = port_records_[i].steering ? ExceptionInterface::Use::injection_only
+                                         : ExceptionInterface::Use::full;
+    wish.mac = ports_[i].mac();
+    wish.mtu = ports_[i].mtu();
+    auto interface = ExceptionInterface::create(wish);
+    if (!interface.ok()) return interface.status();
+    exception_names_.push_back((*interface)->name());
+    exception_interfaces_.push_back(std::move(*interface));
+  }
+  return absl::OkStatus();
+}
+
+// ---- Workers ----
+
+absl::StatusOr<std::unique_ptr<TableMemory>> Director::map_tables(std::size_t bytes) {
+  if (auto huge = TableMemory::map(bytes, TableMemory::Pages::huge)) {
+    return std::make_unique<TableMemory>(std::move(*huge));
+  }
+  constexpr std::uint64_t kMegabyte = 1U << 20;
+  if (bytes < available_memory()) {
+    log_line(absl::StrCat("too few huge pages for a worker's connections (", bytes / kMegabyte,
+                          " MB), so they use normal pages and look-ups are slower; "
+                          "scripts/huge-pages reserves more"));
+    if (auto normal = TableMemory::map(bytes, TableMemory::Pages::normal)) {
+      return std::make_unique<TableMemory>(std::move(*normal));
+    }
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "there is no memory for ", options_.connections_per_worker, " connections per worker (",
+      bytes / kMegabyte, " MB each): ask for fewer with --connections-per-worker"));
+}
+
+absl::Status Director::make_workers() {
+  owners_ = std::make_unique<OwnerMap>(random_value<OwnerMap::Key>(), options_.workers);
+  publisher_ = std::make_unique<Publisher>(options_.workers);
+  rings_ = std::make_unique<Rings>(options_.workers);
+  const std::uint32_t capacity = options_.connections_per_worker;
+  const std::size_t ipv4_bytes = aligned(ConnectionTable<Ipv4Address>::bytes_for(capacity));
+  const std::size_t bytes = ipv4_bytes + ConnectionTable<Ipv6Address>::bytes_for(capacity);
+  const std::uint32_t now = current_tick();
+  for (unsigned i = 0; i < options_.workers; ++i) {
+    auto memory = map_tables(bytes);
+    if (!memory.ok()) return memory.status();
+    WorkerRecord record;
+    record.memory = std::move(*memory);
+    record.statistics = std::make_unique<WorkerStatistics>(Services::kMaxServers);
+    const auto seed = random_value<std::array<std::uint64_t, 2>>();
+    std::byte* base = record.memory->data();
+    record.state = std::unique_ptr<WorkerState>(new WorkerState{
+        .index = i,
+        .workers = options_.workers,
+        .owners = owners_.get(),
+        .ipv4 = ConnectionTable<Ipv4Address>(base, capacity, seed, now),
+        .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, capacity, seed, now),
+        .statistics = {},
+        .now = now,
+        .icmp_budget = {},
+        .next_ip_id = random_value<std::uint16_t>()});
+    statistics_.push_back(record.statistics.get());
+    states_.push_back(record.state.get());
+    workers_.push_back(std::move(record));
+  }
+  for (WorkerState* state : states_) state->statistics = statistics_;
+  services_ = std::make_unique<Services>(*publisher_, states_, current_tick);
+  return absl::OkStatus();
+}
+
+void Director::launch_workers() {
+  const std::vector<unsigned> lcores = worker_lcores();
+  const IdleMode idle = options_.busy_poll ? IdleMode::busy_poll : IdleMode::sleep;
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    WorkerRecord& record = workers_[i];
+    record.worker = std::make_unique<Worker>(*record.state, ports_, *publisher_, *rings_, idle);
+    record.lcore = lcores[i];
+    launch_on_lcore(*record.worker, record.lcore);
+  }
+  workers_running_ = true;
+}
+
+// ---- Control ----
+
+absl::Status Director::open_control() {
+  std::vector<PortBinding> bindings;
+  std::vector<ExceptionInterface::Use> uses;
+  for (std::uint16_t i = 0; i < ports_.size(); ++i) {
+    const bool steered = port_records_[i].steering != nullptr;
+    bindings.push_back({i, steered ? options_.ports[i] : exception_names_[i]});
+    uses.push_back(steered ? ExceptionInterface::Use::injection_only
+                           : ExceptionInterface::Use::full);
+  }
+  auto network = Network::open(io_, bindings);
+  if (!network.ok()) return network.status();
+  network_ = std::move(*network);
+  auto api = ApiServer::open(io_, options_.socket, *services_);
+  if (!api.ok()) return api.status();
+  api_ = std::move(*api);
+
+  services_->on_notice(log_line);
+  services_->on_change([this] {
+    network_->set_real_servers(services_->server_addresses());
+    update_steering();
+  });
+  network_->on_change([this] { on_network_change(); });
+  on_network_change();
+  launch_workers();
+  exception_path_ =
+      std::make_unique<ExceptionPath>(std::move(exception_interfaces_), uses, *rings_, pool_);
+  return absl::OkStatus();
+}
+
+void Director::on_network_change() {
+  auto addresses = std::make_shared<PortAddresses>();
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    addresses->macs[port] = network_->macs(port);
+  }
+  services_->set_surroundings({network_->routes(), std::move(addresses),
+                               [this](const IpAddress& a) { return network_->owns(a); }});
+  report_complaints();
+}
+
+void Director::report_complaints() {
+  std::vector<std::string> complaints = network_->complaints();
+  const bool injects = std::any_of(port_records_.begin(), port_records_.end(),
+                                   [](const auto& record) { return record.steering != nullptr; });
+  if (injects) {
+    if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
+  }
+  for (const std::string& complaint : complaints) {
+    const bool told = std::find(told_complaints_.begin(), told_complaints_.end(), complaint) !=
+                      told_complaints_.end();
+    if (!told) log_line(complaint);
+  }
+  told_complaints_ = std::move(complaints);
+}
+
+void Director::update_steering() {
+  SteeringState state;
+  state.services = services_->steered_services();
+  state.servers = services_->steered_servers();
+  for (const IpAddress& address : network_->addresses()) {
+    const bool virtual_address =
+        std::any_of(state.services.begin(), state.services.end(),
+                    [&](const SteeringKey& service) { return service.address == address; });
+    if (!virtual_address) state.local_addresses.push_back(address);
+  }
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    const auto& steering = port_records_[port].steering;
+    if (steering == nullptr) continue;
+    const absl::Status status = steering->update(state, network_->macs(port));
+    const std::string error = status.ok() ? "" : std::string(status.message());
+    if (!error.empty() && error != told_steering_error_) log_line(error);
+    told_steering_error_ = error;
+  }
+}
+
+void Director::watch_links() {
+  constexpr const char* kWords[] = {"is up", "is down", "was deleted; weir goes on without it"};
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    const Network::LinkState state = network_->link_state(port);
+    if (state == port_records_[port].last_state) continue;
+    port_records_[port].last_state = state;
+    log_line(absl::StrCat("port ", options_.ports[port], " ",
+                          kWords[static_cast<std::size_t>(state)]));
+  }
+}
+
+void Director::drain_misses() {
+  std::array<NeighbourMiss, 64> misses;
+  for (unsigned worker = 0; worker < workers_.size(); ++worker) {
+    const unsigned count = rings_->misses(worker).take(misses);
+    for (unsigned i = 0; i < count; ++i) {
+      network_->neighbour_missing(misses[i].interface, misses[i].address);
+    }
+  }
+}
+
+void Director::mark_used_next_hops() {
+  std::vector<NextHopIndex> used;
+  const auto count = static_cast<NextHopIndex>(network_->routes()->next_hops().size());
+  for (NextHopIndex index = 0; index < count; ++index) {
+    bool any = false;
+    for (const WorkerRecord& record : workers_) any = record.worker->take_used(index) || any;
+    if (any) used.push_back(index);
+  }
+  network_->mark_used(used);
+}
+
+void Director::keep_house() { services_->housekeeping(); }
+
+void Director::estimate_rates() { services_->estimate_rates(); }
+
+void Director::every(milliseconds interval, Job job) {
+  repeat(std::make_shared<boost::asio::steady_timer>(io_, interval), interval, job);
+}
+
+void Director::repeat(std::shared_ptr<boost::asio::steady_timer> timer, milliseconds interval,
+                      Job job) {
+  boost::asio::steady_timer& reference = *timer;
+  reference.async_wait([this, timer = std::move(timer), interval, job](auto error) mutable {
+    if (error) return;
+    (this->*job)();
+    timer->expires_at(timer->expiry() + interval);
+    repeat(std::move(timer), interval, job);
+  });
+}
+
+void Director::run() {
+  every(milliseconds(5), &Director::drain_misses);
+  every(milliseconds(50), &Director::keep_house);
+  every(milliseconds(1000), &Director::watch_links);
+  every(std::chrono::seconds(10), &Director::mark_used_next_hops);
+  every(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
+  signals_.add(SIGINT);
+  signals_.add(SIGTERM);
+  signals_.async_wait([this](auto error, int) {
+    if (!error) io_.stop();
+  });
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    if (port_records_[i].steering == nullptr) {
+      log_line(absl::StrCat("port ", options_.ports[i], ": its interface for the kernel is ",
+                            exception_names_[i], "; give it the host's addresses"));
+    }
+  }
+  log_line(absl::StrCat("ready: ", ports_.size(), ports_.size() == 1 ? " port, " : " ports, ",
+                        workers_.size(), workers_.size() == 1 ? " worker, " : " workers, ",
+                        options_.connections_per_worker, " connections each, socket ",
+                        options_.socket));
+  io_.run();
+}
+
+// Backwards: what uses a thing ends before the thing. Also after a start that failed half-way.
+void Director::stop() {
+  api_.reset();
+  if (workers_running_) {
+    for (WorkerRecord& record : workers_) record.worker->stop();
+    for (WorkerRecord& record : workers_) wait_for_lcore(record.lcore);
+    workers_running_ = false;
+  }
+  exception_path_.reset();
+  exception_interfaces_.clear();
+  network_.reset();
+  services_.reset();
+  workers_.clear();
+  publisher_.reset();
+  for (Port& port : ports_) port.close();
+  ports_.clear();
+  for (PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    if (absl::Status status = record.steering->release(); !status.ok()) {
+      log_line(std::string(status.message()));
+    }
+  }
+  port_records_.clear();
+  if (dpdk_started_) stop_eal();
+  dpdk_started_ = false;
+}
+
+}  // namespace weir

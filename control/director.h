@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// One running weir: ports, workers, network, services and faces, wired together. Control thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "control/api_server.h"
+#include "control/network.h"
+#include "control/options.h"
+#include "control/services.h"
+#include "control/steering.h"
+#include "dataplane/dpdk_startup.h"
+#include "dataplane/exception_path.h"
+#include "dataplane/port.h"
+#include "dataplane/publisher.h"
+#include "dataplane/table_memory.h"
+#include "dataplane/worker.h"
+
+namespace weir {
+
+class Director {
+ public:
+  explicit Director(Options options);
+  ~Director();
+  Director(const Director&) = delete;
+  Director& operator=(const Director&) = delete;
+
+  // Takes the ports and starts the workers; on an error nothing is left behind.
+  absl::Status start();
+  // Serves until SIGTERM or SIGINT.
+  void run();
+
+ private:
+  // One port of the command line on its way to being served.
+  struct PortRecord {
+    PortKind kind = PortKind::vdev;
+    std::string device;                  // DPDK's name
+    std::unique_ptr<Steering> steering;  // kernel interfaces only
+    Network::LinkState last_state = Network::LinkState::up;
+  };
+  // A worker's state, in the order in which its parts need each other.
+  struct WorkerRecord {
+    std::unique_ptr<TableMemory> memory;
+    std::unique_ptr<WorkerStatistics> statistics;
+    std::unique_ptr<WorkerState> state;
+    std::unique_ptr<Worker> worker;
+    unsigned lcore = 0;
+  };
+
+  absl::Status claim_ports();
+  absl::Status start_dpdk();
+  absl::Status open_ports();
+  absl::Status open_port(PortRecord& record);
+  absl::Status open_exception_interfaces();
+  absl::Status make_workers();
+  absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
+  void launch_workers();
+  absl::Status open_control();
+  void on_network_change();
+  void update_steering();
+  void watch_links();
+  void report_complaints();
+  void drain_misses();
+  void mark_used_next_hops();
+  using Job = void (Director::*)();
+  void every(std::chrono::milliseconds interval, Job job);
+  void repeat(std::shared_ptr<boost::asio::steady_timer> timer, std::chrono::milliseconds interval,
+              Job job);
+  void keep_house();
+  void estimate_rates();
+  void stop();
+
+  Options options_;
+  boost::asio::io_context io_{1};
+  boost::asio::signal_set signals_{io_};
+  bool dpdk_started_ = false;
+  bool workers_running_ = false;
+  rte_mempool* pool_ = nullptr;
+  std::vector<PortRecord> port_records_;
+  std::vector<Port> ports_;
+  std::vector<std::unique_ptr<ExceptionInterface>> exception_interfaces_;
+  std::vector<std::string> exception_names_;
+  std::unique_ptr<OwnerMap> owners_;
+  std::vector<WorkerStatistics*> statistics_;
+  std::vector<WorkerState*> states_;
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<Rings> rings_;
+  std::vector<WorkerRecord> workers_;
+  std::unique_ptr<Services> services_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<ExceptionPath> exception_path_;
+  std::unique_ptr<ApiServer> api_;
+  std::vector<std::string> told_complaints_;
+  std::string told_steering_error_;
+};
+
+}  // namespace weir

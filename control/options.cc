@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/options.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+
+#include <boost/program_options.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <regex>
+
+namespace weir {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr unsigned kMaxWorkers = 64;
+constexpr std::size_t kMaxPortOptions = 32;
+
+constexpr char kIntroduction[] =
+    "weir: a layer-4 load balancer, what IPVS and keepalived do, on DPDK.\n"
+    "\n"
+    "  weir --port eth1                       forward on a kernel interface (AF_XDP)\n"
+    "  weir --port 0000:3b:00.0 --workers 4   forward on a NIC that DPDK owns (vfio-pci)\n"
+    "  weir --port vdev:net_tap0              any other DPDK device\n"
+    "\n"
+    "It runs in the foreground. Services are made with `ipvsadm` (weir's own, in the build folder),\n"
+    "the rest with `weirctl`; both find weir by --socket or the environment variable WEIR_SOCKET.\n"
+    "\n";
+
+constexpr char kAfterwords[] =
+    "\n"
+    "A settings file has the same names, a line each: workers = 2, port = eth1 (repeated as needed).\n"
+    "What the command line says comes first.\n"
+    "\n"
+    "CPUs: each worker has one of its own; control floats over all of them. More workers than CPUs\n"
+    "need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
+    "--workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
+
+po::options_description settings_description(Options& options) {
+  po::options_description description("Options, also in a settings file");
+  description.add_options()(
+      "port", po::value(&options.ports)->value_name("PORT"),
+      "interface name, PCI address or vdev:NAME[,ARGUMENTS]; repeat it for more")(
+      "workers", po::value(&options.workers)->value_name("N")->default_value(1),
+      "polling workers, each on its own CPU")(
+      "lcores", po::value(&options.lcores)->value_name("LIST"),
+      "which CPUs to use, as EAL's --lcores; workers + 1 lcores")(
+      "connections-per-worker",
+      po::value(&options.connections_per_worker)->value_name("N")->default_value(1'000'000),
+      "connections of each address family that a worker can hold; fixed at start")(
+      "busy-poll", po::bool_switch(&options.busy_poll),
+      "idle workers never sleep: lowest latency, whole CPUs")(
+      "socket", po::value(&options.socket)->value_name("PATH")->default_value(options.socket),
+      "UNIX socket for ipvsadm and weirctl")(
+      "eal", po::value(&options.eal)->value_name("ARGUMENTS"),
+      "more arguments for DPDK's EAL, separated by spaces; repeat it for more");
+  return description;
+}
+
+absl::Status read_settings(const std::string& path, const po::options_description& description,
+                           po::variables_map& values) {
+  std::ifstream file(path);
+  if (!file) {
+    return absl::NotFoundError(absl::StrCat("cannot read the settings file ", path,
+                                            ": check its name and permissions"));
+  }
+  try {
+    po::store(po::parse_config_file(file, description), values);
+  } catch (const po::error& error) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the settings file ", path, ": ", error.what(), "; the names are those of weir --help"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check(const Options& options) {
+  if (options.ports.empty()) {
+    return absl::InvalidArgumentError(
+        "no port: give at least one, for example --port eth1 (a kernel interface), --port "
+        "0000:3b:00.0 (a NIC bound to vfio-pci) or --port vdev:net_tap0; weir --help says more");
+  }
+  if (options.ports.size() > kMaxPortOptions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weir serves at most ", kMaxPortOptions, " ports"));
+  }
+  if (options.workers == 0 || options.workers > kMaxWorkers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--workers takes a number from 1 to ", kMaxWorkers));
+  }
+  constexpr std::uint32_t kMost = 1U << 30;
+  if (options.connections_per_worker == 0 || options.connections_per_worker > kMost) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--connections-per-worker takes a number from 1 to ", kMost));
+  }
+  return absl::OkStatus();
+}
+
+void split_eal(Options& options) {
+  std::vector<std::string> words;
+  for (const std::string& text : options.eal) {
+    for (absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+      words.emplace_back(word);
+    }
+  }
+  options.eal = std::move(words);
+}
+
+}  // namespace
+
+PortKind port_kind(const std::string& port) {
+  static const std::regex pci("([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\\.[0-7]");
+  if (port.rfind("vdev:", 0) == 0) return PortKind::vdev;
+  return std::regex_match(port, pci) ? PortKind::pci_address : PortKind::kernel_interface;
+}
+
+absl::StatusOr<std::optional<Options>> parse_options(int argc, const char* const* argv) {
+  Options options;
+  const po::options_description in_file = settings_description(options);
+  std::string settings;
+  po::options_description on_line("Options of the command line only");
+  on_line.add_options()("settings", po::value(&settings)->value_name("FILE"),
+                        "read options from an INI file")("help,h", "this text")(
+      "version,v", "weir's version");
+  po::options_description all;
+  all.add(on_line).add(in_file);
+  po::variables_map values;
+  try {
+    // No guessing of abbreviated names: a new option must not change what an old script means.
+    constexpr int kStyle = po::command_line_style::unix_style ^
+                           po::command_line_style::allow_guessing;
+    po::store(po::command_line_parser(argc, argv)
+                  .options(all)
+                  .positional({})
+                  .style(kStyle)
+                  .run(),
+              values);
+    if (values.count("help") != 0) {
+      std::cout << kIntroduction << on_line << "\n" << in_file << kAfterwords;
+      return std::optional<Options>();
+    }
+    if (values.count("version") != 0) {
+      std::cout << "weir " WEIR_VERSION "\n";
+      return std::optional<Options>();
+    }
+    if (values.count("settings") != 0) {
+      const auto status = read_settings(values["settings"].as<std::string>(), in_file, values);
+      if (!status.ok()) return status;
+    }
+    po::notify(values);
+  } catch (const po::error& error) {
+    return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see weir --help"));
+  }
+  if (const auto status = check(options); !status.ok()) return status;
+  split_eal(options);
+  return std::optional<Options>(std::move(options));
+}
+
+}  // namespace weir

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// weir's command line and settings file (Boost.Program_options).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+namespace weir {
+
+struct Options {
+  std::vector<std::string> ports;
+  unsigned workers = 1;
+  std::string lcores;
+  std::uint32_t connections_per_worker = 1'000'000;
+  bool busy_poll = false;
+  std::string socket = "/run/weir/weir.sock";
+  std::vector<std::string> eal;
+};
+
+// What a port of the command line names.
+enum class PortKind { kernel_interface, pci_address, vdev };
+PortKind port_kind(const std::string& port);
+
+// The options, or nothing when --help or --version was asked for and printed. An error is one
+// sentence that says what to do.
+absl::StatusOr<std::optional<Options>> parse_options(int argc, const char* const* argv);
+
+}  // namespace weir

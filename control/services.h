@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The live ServiceTable: control's model of services and real servers, and its publication.
+//
+// A real server that is removed keeps its slot while connections refer to it, and an equal one that
+// is added again takes it back with its counts, as IPVS's trash does; so does a removed service.
+// Thread: the control thread only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/container/flat_hash_set.h>
+
+#include "control/service_table.h"
+#include "control/steering.h"
+#include "dataplane/packet_path.h"
+#include "dataplane/publisher.h"
+
+namespace weir {
+
+// IPVS's rate estimator for one set of counters (ip_vs_est.c), fed every two seconds.
+class RateEstimator {
+ public:
+  static constexpr int kIntervalSeconds = 2;
+  // From `totals` on, at rates of zero.
+  void restart(const Totals& totals) {
+    last_ = totals;
+    averages_ = {};
+  }
+  void sample(const Totals& totals);
+  Rates rates() const;
+
+ private:
+  Totals last_;
+  // Connections and packets with 10, bytes with 5 fractional bits.
+  std::array<std::uint64_t, 5> averages_{};
+};
+
+class Services final : public ServiceTable {
+ public:
+  static constexpr std::uint32_t kMaxServers = 131072;
+  static constexpr std::uint32_t kMaxServices = 65536;
+
+  // The workers' clock, in ticks.
+  using Clock = std::uint32_t (*)();
+  // `workers` outlive the Services. Publishes an empty Snapshot at once.
+  Services(Publisher& publisher, std::span<WorkerState* const> workers, Clock clock);
+  ~Services() override;
+
+  // What the host's network gives: ways, own addresses, the ports' MACs. Publishes what changed.
+  struct Surroundings {
+    std::shared_ptr<const Routes> routes;
+    std::shared_ptr<const PortAddresses> ports;
+    std::function<bool(const IpAddress&)> owns;
+  };
+  void set_surroundings(Surroundings surroundings);
+
+  // Called after services, real servers or the state of VIPs changed.
+  void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
+  // Called with a sentence for the log.
+  void on_notice(std::function<void(const std::string&)> notice) { notice_ = std::move(notice); }
+
+  // What XDP steers to the workers; removed services and servers stay as long as their connections.
+  std::vector<SteeringKey> steered_services() const;
+  std::vector<SteeringKey> steered_servers() const;
+  // Addresses of all real servers, for the neighbours that are kept fresh.
+  std::vector<IpAddress> server_addresses() const;
+
+  // Frees slots and memory that nobody refers to any more. Call it several times a second.
+  void housekeeping();
+  // Call it every RateEstimator::kIntervalSeconds.
+  void estimate_rates();
+
+  absl::Status add_service(const ServiceSpec& spec) override;
+  absl::Status edit_service(const ServiceSpec& spec) override;
+  absl::Status delete_service(const ServiceKey& key) override;
+  absl::Status flush() override;
+  absl::Status add_server(const ServiceKey& key, const ServerSpec& spec) override;
+  absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec) override;
+  absl::Status delete_server(const ServiceKey& key, const IpAddress& address,
+                             std::uint16_t port) override;
+  std::vector<ServiceListing> list() const override;
+  absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
+  bool visit_connections(
+      ConnectionCursor& cursor, std::uint32_t at_most,
+      const std::function<void(const ConnectionListing&)>& visit) const override;
+  absl::Status zero(const std::optional<ServiceKey>& key) override;
+  IpvsTimeouts timeouts() const override;
+  absl::Status set_timeouts(const IpvsTimeouts& timeouts) override;
+  std::vector<std::pair<std::string, std::uint64_t>> counters() const override;
+  std::vector<Setting> settings() const override;
+  absl::Status set_setting(const std::string& name, const std::string& value) override;
+
+ private:
+  struct Server {
+    ServerSpec spec;
+    ServerSlot slot = 0;
+    bool available = true;
+    std::uint64_t removed_in = 0;  // the first version in which it is not available
+    Totals origin;         // of the slot's counters when the server took it
+    Totals baseline;       // of totals() at the last -Z
+    RateEstimator estimator;
+    std::shared_ptr<const RealServer> published;
+  };
+  struct ServiceRecord {
+    ServiceSpec spec;
+    ServiceSlot slot = 0;
+    std::uint32_t generation = 0;
+    std::uint64_t added = 0;  // order of addition
+    bool removed = false;
+    bool local = false;  // the VIP is an address of this host
+    std::vector<std::unique_ptr<Server>> servers;  // newest first
+    std::vector<std::unique_ptr<Server>> trash;
+    std::shared_ptr<SchedulerSet> schedulers;
+    std::uint64_t first_edit = 0;
+    std::vector<Edit> edits;
+    Totals departed;  // counted by servers whose slots are free again
+    Totals baseline;
+    RateEstimator estimator;
+    std::shared_ptr<const Service> published;
+  };
+  using Records = std::map<ServiceKey, std::unique_ptr<ServiceRecord>>;
+
+  // Look-ups.
+  ServiceRecord* record(const ServiceKey& key) const;
+  static std::size_t position_of(const ServiceRecord& service, const IpAddress& address,
+                                 std::uint16_t port);
+  // Changes of the model, each followed by publish().
+  void replace_schedulers(ServiceRecord& service);
+  static std::vector<Candidate> candidates_of(const ServiceRecord& service);
+  void note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position);
+  void rebuild(ServiceRecord& service);
+  RealServer describe(const ServiceRecord& service, const Server& server) const;
+  void rebuild(const ServiceRecord& service, Server& server);
+  void retire(std::shared_ptr<const void> part);
+  void remove_server(ServiceRecord& service, std::size_t position);
+  void remove_service(ServiceRecord& service);
+  std::unique_ptr<Server> take_back(ServiceRecord& service, const ServerSpec& spec);
+  std::unique_ptr<Server> new_server(const ServerSpec& spec);
+  void place_server(ServiceRecord& service, std::unique_ptr<Server> server);
+  void refresh_ways(ServiceRecord& service);
+  void refresh_ownership();
+  void rebuild_index();
+  void publish();
+  void forget_replayed_edits();
+  bool collect_trash(ServiceRecord& service);
+  bool collect_service(ServiceRecord& service);
+  void change_settings(const Settings& settings);
+  // Counting.
+  Totals slot_totals(ServerSlot slot) const;
+  Totals totals(const Server& server) const;
+  Load slot_load(ServerSlot slot) const;
+  bool has_connections(ServerSlot slot) const;
+  void restart_counting(Server& server) const;
+  Totals gross_totals(const ServiceRecord& service) const;
+  ServerListing listing_of(const Server& server) const;
+  ServiceListing listing_of(const ServiceRecord& service) const;
+  template <class Address>
+  std::optional<ConnectionListing> connection_at(const ConnectionTable<Address>& table,
+                                                 std::uint32_t index) const;
+
+  Publisher& publisher_;
+  std::span<WorkerState* const> workers_;
+  Clock clock_;
+  Surroundings surroundings_;
+  std::function<void()> listener_;
+  std::function<void(const std::string&)> notice_;
+
+  Records records_;
+  std::uint64_t additions_ = 0;
+  std::vector<ServiceRecord*> record_by_slot_;
+  std::vector<std::uint32_t> service_generations_;
+  std::vector<ServiceSlot> free_services_;
+  std::vector<std::uint32_t> server_generations_;
+  std::vector<ServerSlot> free_servers_;
+  std::vector<const Service*> service_table_;
+  std::vector<const RealServer*> server_table_;
+
+  std::shared_ptr<const ServiceIndex> index_;
+  bool index_stale_ = true;
+  std::shared_ptr<const Settings> settings_;
+  std::uint64_t version_ = 0;
+  std::uint64_t oldest_in_use_ = 0;  // no worker looks at a version before it
+  absl::flat_hash_set<ServiceSlot> edited_;
+  std::vector<std::shared_ptr<const void>> retired_;
+  // Slots to be freed once no worker can see what they held.
+  std::vector<ServiceSlot> leaving_services_;
+  std::vector<ServerSlot> leaving_servers_;
+};
+
+}  // namespace weir

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// weirctl: shows and changes a running weir. Under the name ipvsadm it is ipvsadm.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <iostream>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/api_client.h"
+#include "control/ipvsadm.h"
+#include "control/ipvsadm_output.h"
+#include "control/name_lookup.h"
+
+namespace {
+
+constexpr int kFailed = 255;
+constexpr int kUsage = 2;
+
+constexpr std::string_view kHelp = R"(weirctl: shows and changes a running weir.
+
+Usage: weirctl [--socket PATH] COMMAND
+
+  show services             services and real servers, and which service lacks its address
+  show connections          the connections of all workers
+  show counters             every way out of the packet path, with its count of packets
+  show settings             what can be changed while weir runs
+  set NAME VALUE            change one of these settings
+  ipvsadm ARGUMENTS...      the same as the program ipvsadm: `weirctl ipvsadm -h` explains it
+
+  --socket PATH             weir's socket; without it the environment variable WEIR_SOCKET,
+                            else /run/weir/weir.sock
+  --help
+
+Exit code: 0 done, 2 a command line that weirctl does not understand, 255 refused by weir or no
+weir answers; for `ipvsadm` its own.
+
+Examples:
+  ipvsadm -A -t 10.9.0.1:80 -s rr
+  ipvsadm -a -t 10.9.0.1:80 -r 10.2.0.1:80 -m
+  weirctl show counters
+)";
+
+struct Command {
+  std::string_view name;
+  std::size_t arguments;
+  int (*run)(weir::ApiClient& weir, std::span<const std::string> arguments);
+};
+
+int report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cerr << status.message() << '\n';
+  return kFailed;
+}
+
+int show_services(weir::ApiClient& weir, std::span<const std::string>) {
+  auto services = weir.list();
+  if (!services.ok()) return report(services.status());
+  weir::sort_services(*services);
+  const weir::ListingStyle style;
+  std::cout << column_titles(style);
+  for (const weir::ServiceListing& service : *services) {
+    std::cout << service_lines(service, style);
+    if (!service.address_is_local)
+      std::cout << "     takes no traffic: no interface of this host owns "
+                << service.spec.key.address.to_string() << '\n';
+  }
+  return 0;
+}
+
+int show_connections(weir::ApiClient& weir, std::span<const std::string>) {
+  std::cout << weir::connection_titles();
+  return report(weir.for_each_connection([](const weir::ConnectionListing& connection) {
+    std::cout << weir::connection_line(connection, nullptr);
+  }));
+}
+
+int show_counters(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto counters = weir.counters();
+  if (!counters.ok()) return report(counters.status());
+  std::size_t width = 0;
+  for (const weir::NamedCounter& counter : *counters) width = std::max(width, counter.name.size());
+  for (const weir::NamedCounter& counter : *counters)
+    std::cout << counter.name << std::string(width + 1 - counter.name.size(), ' ') << counter.value
+              << '\n';
+  return 0;
+}
+
+int show_settings(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto settings = weir.settings();
+  if (!settings.ok()) return report(settings.status());
+  for (const weir::ServiceTable::Setting& setting : *settings)
+    std::cout << setting.name << " = " << setting.value << "\n    " << setting.help << '\n';
+  return 0;
+}
+
+int set(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  return report(weir.set_setting(arguments[0], arguments[1]));
+}
+
+constexpr std::array kCommands = {
+    Command{"show services", 0, show_services},
+    Command{"show connections", 0, show_connections},
+    Command{"show counters", 0, show_counters},
+    Command{"show settings", 0, show_settings},
+    Command{"set", 2, set},
+};
+
+int usage(const std::string& problem) {
+  std::cerr << problem << ": there are";
+  for (const Command& command : kCommands) std::cerr << " `" << command.name << "`,";
+  std::cerr << " `ipvsadm`; weirctl --help explains them.\n";
+  return kUsage;
+}
+
+int run_weirctl(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  if (arguments.empty()) return usage("No command given");
+  for (const Command& command : kCommands) {
+    const bool two_words = command.name.find(' ') != std::string_view::npos;
+    const std::size_t words = two_words ? 2 : 1;
+    if (arguments.size() < words) continue;
+    const std::string name = two_words ? arguments[0] + " " + arguments[1] : arguments[0];
+    if (name != command.name) continue;
+    if (arguments.size() != words + command.arguments)
+      return usage("`" + name + "` takes " + std::to_string(command.arguments) + " arguments");
+    return command.run(weir, arguments.subspan(words));
+  }
+  std::string given;
+  for (const std::string& argument : arguments) given += (given.empty() ? "" : " ") + argument;
+  return usage("weirctl has no command `" + given + "`");
+}
+
+// Takes `--socket PATH` or `--socket=PATH` out of the arguments, wherever it stands.
+struct SocketOption {
+  std::optional<std::string> path;
+  bool lacks_path = false;
+};
+SocketOption take_socket_option(std::vector<std::string>& arguments) {
+  constexpr std::string_view kName = "--socket";
+  constexpr std::string_view kWithPath = "--socket=";
+  const auto at = std::ranges::find_if(arguments, [&](const std::string& argument) {
+    return argument == kName || argument.starts_with(kWithPath);
+  });
+  if (at == arguments.end()) return {};
+  if (at->starts_with(kWithPath)) {
+    SocketOption option{.path = at->substr(kWithPath.size())};
+    arguments.erase(at);
+    return option;
+  }
+  if (at + 1 == arguments.end()) return {.lacks_path = true};
+  SocketOption option{.path = *(at + 1)};
+  arguments.erase(at, at + 2);
+  return option;
+}
+
+bool is_ipvsadm(std::string_view program) {
+  const std::size_t slash = program.rfind('/');
+  return program.substr(slash == std::string_view::npos ? 0 : slash + 1) == "ipvsadm";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::ios::sync_with_stdio(false);
+  const std::string program = argc > 0 ? argv[0] : "weirctl";
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  const SocketOption socket = take_socket_option(arguments);
+  if (socket.lacks_path) {
+    std::cerr << "--socket needs the path of weir's socket after it.\n";
+    return kUsage;
+  }
+  bool as_ipvsadm = is_ipvsadm(program);
+  if (!as_ipvsadm && !arguments.empty() && arguments[0] == "ipvsadm") {
+    as_ipvsadm = true;
+    arguments.erase(arguments.begin());
+  }
+  weir::ApiClient weir(weir::socket_path(socket.path));
+  if (as_ipvsadm) {
+    weir::SystemNameLookup names;
+    return run_ipvsadm(arguments, weir, names,
+                       {.in = std::cin, .out = std::cout, .err = std::cerr});
+  }
+  if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h")) {
+    std::cout << kHelp;
+    return 0;
+  }
+  return run_weirctl(weir, arguments);
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes to fields: the only code of the packet path that reads unchecked bytes.
+#pragma once
+
+#include <span>
+
+#include "dataplane/packet.h"
+#include "dataplane/snapshot.h"
+
+namespace weir {
+
+// Sets every field of `packet` that packet.h attributes to it, or an outcome: a drop with its
+// reason, or the kernel for what is not IP. A fragment is a drop with its addresses and protocol;
+// ports of a first fragment are not read.
+// Trims padding: afterwards the frame ends where the IP packet ends. Worker thread.
+void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept;
+
+}  // namespace weir

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration as the workers see it: one immutable root, published by one atomic exchange,
+// loaded once per burst. Parts that did not change are shared with the version before.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dataplane/routes.h"
+#include "dataplane/service.h"
+#include "dataplane/service_index.h"
+#include "dataplane/settings.h"
+
+namespace weir {
+
+inline constexpr std::size_t kMaxPorts = 32;
+
+// MAC addresses that make a frame ours, by port.
+struct PortAddresses {
+  std::array<std::vector<MacAddress>, kMaxPorts> macs;
+};
+
+struct Snapshot {
+  std::uint64_t version = 0;
+  std::shared_ptr<const ServiceIndex> index;
+  std::vector<const Service*> services;    // by ServiceSlot, null: free
+  std::vector<const RealServer*> servers;  // by ServerSlot, null: free
+  // Services with edits that some worker may not have replayed yet.
+  std::vector<ServiceSlot> edited;
+  std::shared_ptr<const Routes> routes;
+  std::shared_ptr<const PortAddresses> ports;
+  std::shared_ptr<const Settings> settings;
+};
+
+}  // namespace weir

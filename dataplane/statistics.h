@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counters of one worker. Written by: that worker. Read by: any thread, without stopping it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/verdict.h"
+#include "schedulers/scheduler.h"
+
+namespace weir {
+
+// A counter with one writer: a plain add for its owner, a relaxed read for everybody else. Relaxed
+// is enough, since nothing else is published through it.
+template <class T>
+class Counter {
+ public:
+  void add(T amount) noexcept {
+    value_.store(static_cast<T>(value_.load(std::memory_order_relaxed) + amount),
+                 std::memory_order_relaxed);
+  }
+  T read() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<T> value_{0};
+};
+
+// Of one real server on one worker. Bytes are of the IP packet, as IPVS counts them.
+struct alignas(64) ServerCounters {
+  Counter<std::uint64_t> connections;
+  Counter<std::uint64_t> packets_in;
+  Counter<std::uint64_t> packets_out;
+  Counter<std::uint64_t> bytes_in;
+  Counter<std::uint64_t> bytes_out;
+};
+
+// Apart from ServerCounters, because schedulers of other workers read it. One counter alone says
+// whether there are any connections, so that no reader is fooled by one that changes its state.
+struct ServerLoad {
+  Counter<std::uint32_t> connections;
+  Counter<std::uint32_t> active;  // of these
+
+  Load read() const noexcept {
+    const std::uint32_t busy = active.read();
+    const std::uint32_t all = connections.read();
+    return {busy, all > busy ? all - busy : 0};
+  }
+};
+
+struct WorkerStatistics {
+  explicit WorkerStatistics(std::uint32_t server_slots)
+      : servers(server_slots), loads(server_slots) {}
+
+  std::array<Counter<std::uint64_t>, kOutcomes> outcomes;
+  std::vector<ServerCounters> servers;  // by ServerSlot
+  std::vector<ServerLoad> loads;        // by ServerSlot
+};
+
+}  // namespace weir

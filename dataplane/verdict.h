@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every way out of the packet path, each with a name and a counter.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace weir {
+
+enum class Outcome : std::uint8_t {
+  undecided,
+  // Forwarded.
+  nat_to_server,
+  nat_to_client,
+  dr_to_server,
+  tun_to_server,
+  icmp_error_sent,  // an ICMP error of weir's own, back to the client
+  // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
+  kernel_not_ip,
+  kernel_multicast,
+  kernel_not_a_service,
+  kernel_no_connection,   // to a service, but neither a connection nor a SYN
+  kernel_reply_unmatched,  // from a real server, but of no connection
+  kernel_icmp,
+  // To another thread of weir.
+  handed_to_owner,
+  waiting_for_neighbour,
+  // Dropped.
+  drop_truncated,
+  drop_bad_length,
+  drop_bad_ipv4_header,
+  drop_bad_ipv4_checksum,
+  drop_bad_ipv6_header,
+  drop_too_many_extension_headers,
+  drop_chained_buffer,
+  drop_foreign_mac,
+  drop_fragment,
+  drop_ttl_expired_unanswered,
+  drop_no_server_unanswered,
+  drop_server_removed,
+  drop_table_full,
+  drop_reply_ambiguous,
+  drop_no_route,
+  drop_too_big,
+  drop_no_headroom,
+  drop_neighbour_queue_full,
+  drop_neighbour_unreachable,
+  drop_owner_ring_full,
+  drop_transmit_ring_full,
+  drop_transmit_full,
+  drop_exception_ring_full,
+  drop_no_exception_interface,
+  count_
+};
+
+inline constexpr std::size_t kOutcomes = static_cast<std::size_t>(Outcome::count_);
+
+// Stable names: `weirctl show counters`, metrics and tests use them.
+inline constexpr std::array kOutcomeNames = {
+    std::string_view("undecided"),
+    std::string_view("nat_to_server"),
+    std::string_view("nat_to_client"),
+    std::string_view("dr_to_server"),
+    std::string_view("tun_to_server"),
+    std::string_view("icmp_error_sent"),
+    std::string_view("kernel_not_ip"),
+    std::string_view("kernel_multicast"),
+    std::string_view("kernel_not_a_service"),
+    std::string_view("kernel_no_connection"),
+    std::string_view("kernel_reply_unmatched"),
+    std::string_view("kernel_icmp"),
+    std::string_view("handed_to_owner"),
+    std::string_view("waiting_for_neighbour"),
+    std::string_view("drop_truncated"),
+    std::string_view("drop_bad_length"),
+    std::string_view("drop_bad_ipv4_header"),
+    std::string_view("drop_bad_ipv4_checksum"),
+    std::string_view("drop_bad_ipv6_header"),
+    std::string_view("drop_too_many_extension_headers"),
+    std::string_view("drop_chained_buffer"),
+    std::string_view("drop_foreign_mac"),
+    std::string_view("drop_fragment"),
+    std::string_view("drop_ttl_expired_unanswered"),
+    std::string_view("drop_no_server_unanswered"),
+    std::string_view("drop_server_removed"),
+    std::string_view("drop_table_full"),
+    std::string_view("drop_reply_ambiguous"),
+    std::string_view("drop_no_route"),
+    std::string_view("drop_too_big"),
+    std::string_view("drop_no_headroom"),
+    std::string_view("drop_neighbour_queue_full"),
+    std::string_view("drop_neighbour_unreachable"),
+    std::string_view("drop_owner_ring_full"),
+    std::string_view("drop_transmit_ring_full"),
+    std::string_view("drop_transmit_full"),
+    std::string_view("drop_exception_ring_full"),
+    std::string_view("drop_no_exception_interface"),
+};
+static_assert(kOutcomeNames.size() == kOutcomes, "every outcome has a name");
+
+constexpr std::string_view name_of(Outcome outcome) noexcept {
+  return kOutcomeNames[static_cast<std::size_t>(outcome)];
+}
+
+}  // namespace weir

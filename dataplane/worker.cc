@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/worker.h"
+
+#include <rte_cycles.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_pause.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <ctime>
+
+namespace weir {
+namespace {
+
+constexpr unsigned kRingPackets = 2048;
+constexpr unsigned kRingMisses = 256;
+constexpr unsigned kExpiryBudget = 64;       // steps of work per loop
+constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
+constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
+constexpr unsigned kSleepsBeforeLong = 64;
+constexpr long kShortSleepNs = 5'000;
+constexpr long kLongSleepNs = 100'000;
+
+std::vector<std::unique_ptr<Ring<rte_mbuf*>>> make_rings(std::size_t count) {
+  std::vector<std::unique_ptr<Ring<rte_mbuf*>>> rings;
+  for (std::size_t i = 0; i < count; ++i) {
+    rings.push_back(std::make_unique<Ring<rte_mbuf*>>(kRingPackets));
+  }
+  return rings;
+}
+
+Packet packet_of(rte_mbuf* frame) noexcept {
+  Packet packet;
+  packet.frame = rte_pktmbuf_mtod(frame, std::uint8_t*);
+  packet.buffer = frame;
+  packet.length = frame->data_len;
+  packet.headroom = rte_pktmbuf_headroom(frame);
+  packet.port = frame->port;
+  packet.chained = frame->nb_segs != 1;
+  return packet;
+}
+
+// Carries what the packet path changed back into the buffer.
+rte_mbuf* frame_of(const Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  frame->data_off = static_cast<std::uint16_t>(packet.frame -
+                                               static_cast<std::uint8_t*>(frame->buf_addr));
+  frame->data_len = packet.length;
+  frame->pkt_len = packet.length;
+  frame->port = packet.port;
+  return frame;
+}
+
+}  // namespace
+
+std::uint32_t current_tick() noexcept {
+  static const std::uint64_t cycles_per_tick = rte_get_tsc_hz() / kTicksPerSecond;
+  static const std::uint64_t start = rte_rdtsc();
+  return static_cast<std::uint32_t>((rte_rdtsc() - start) / cycles_per_tick);
+}
+
+Rings::Rings(unsigned workers)
+    : workers_(workers),
+      to_owner_(make_rings(std::size_t{workers} * workers)),
+      to_transmit_(make_rings(std::size_t{workers} * workers)),
+      to_kernel_(make_rings(workers)),
+      from_kernel_(make_rings(workers)) {
+  for (unsigned i = 0; i < workers; ++i) {
+    misses_.push_back(std::make_unique<Ring<NeighbourMiss>>(kRingMisses));
+  }
+}
+
+Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
+               IdleMode idle)
+    : state_(state),
+      ports_(std::move(ports)),
+      publisher_(publisher),
+      rings_(rings),
+      idle_(idle),
+      transmit_queues_(ports_.size()),
+      next_hop_used_(kTrackedNextHops) {
+  waiting_.reserve(kMaxWaiting);
+}
+
+Worker::~Worker() {
+  for (const Waiting& waiting : waiting_) {
+    rte_pktmbuf_free(static_cast<rte_mbuf*>(waiting.packet.buffer));
+  }
+}
+
+bool Worker::take_used(NextHopIndex index) noexcept {
+  return index < next_hop_used_.size() &&
+         next_hop_used_[index].exchange(0, std::memory_order_relaxed) != 0;
+}
+
+void Worker::run() noexcept {
+  // Sleeps of microseconds are meant as such.
+  prctl(PR_SET_TIMERSLACK, 1);
+  publisher_.enter(state_.index);
+  unsigned idle_loops = 0;
+  while (running_.load(std::memory_order_relaxed)) {
+    const unsigned work = poll_once();
+    publisher_.quiescent(state_.index);
+    loops_.add(1);
+    idle_loops = work == 0 ? idle_loops + 1 : 0;
+    if (idle_loops > kSpinsBeforeSleep) rest(idle_loops);
+  }
+  publisher_.leave(state_.index);
+}
+
+unsigned Worker::poll_once() noexcept {
+  snapshot_ = publisher_.load();
+  if (snapshot_->version != adopted_version_) adopt();
+  state_.now = current_tick();
+  const unsigned work = receive() + take_from_rings();
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+  expire_connections(state_, kExpiryBudget);
+  if (!waiting_.empty()) retry_waiting();
+  return work;
+}
+
+void Worker::adopt() noexcept {
+  adopt_snapshot(state_, *snapshot_);
+  adopted_version_ = snapshot_->version;
+}
+
+void Worker::rest(unsigned idle_loops) noexcept {
+  if (idle_ == IdleMode::busy_poll) {
+    rte_pause();
+    return;
+  }
+  const bool brief = idle_loops < kSpinsBeforeSleep + kSleepsBeforeLong;
+  const timespec pause = {0, brief ? kShortSleepNs : kLongSleepNs};
+  nanosleep(&pause, nullptr);
+}
+
+unsigned Worker::receive() noexcept {
+  unsigned total = 0;
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    for (std::uint16_t queue = 0; queue < ports_[port].queues(); ++queue) {
+      if (queue % state_.workers != state_.index) continue;
+      const unsigned count = rte_eth_rx_burst(ports_[port].id(), queue, frames.data(),
+                                              static_cast<std::uint16_t>(frames.size()));
+      // From here on a port is weir's number, not DPDK's.
+      for (unsigned i = 0; i < count; ++i) frames[i]->port = port;
+      if (count != 0) process({frames.data(), count});
+      total += count;
+    }
+  }
+  return total;
+}
+
+unsigned Worker::take_from_rings() noexcept {
+  unsigned total = 0;
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  for (unsigned from = 0; from < rings_.workers(); ++from) {
+    if (from == state_.index) continue;
+    const unsigned owned = rings_.to_owner(from, state_.index).take(frames);
+    if (owned != 0) process({frames.data(), owned});
+    const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
+    for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
+    total += owned + finished;
+  }
+  const unsigned injected = rings_.from_kernel(state_.index).take(frames);
+  for (unsigned i = 0; i < injected; ++i) queue_frame(frames[i]);
+  return total + injected;
+}
+
+void Worker::process(std::span<rte_mbuf*> frames) noexcept {
+  std::array<Packet, kMaxBurst> packets;
+  for (std::size_t i = 0; i < frames.size(); ++i) packets[i] = packet_of(frames[i]);
+  process_burst(state_, *snapshot_, {packets.data(), frames.size()});
+  for (std::size_t i = 0; i < frames.size(); ++i) dispatch(packets[i]);
+}
+
+void Worker::dispatch(Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  if (is_forwarded(packet.outcome)) {
+    transmit(packet);
+  } else if (packet.outcome == Outcome::handed_to_owner) {
+    put_or_drop(rings_.to_owner(state_.index, packet.owner), frame, Outcome::drop_owner_ring_full);
+  } else if (packet.outcome == Outcome::waiting_for_neighbour) {
+    wait_for_neighbour(packet);
+  } else if (is_for_kernel(packet.outcome)) {
+    put_or_drop(rings_.to_kernel(state_.index), frame, Outcome::drop_exception_ring_full);
+  } else {
+    rte_pktmbuf_free(frame);
+  }
+}
+
+void Worker::transmit(const Packet& packet) noexcept {
+  if (packet.next_hop < next_hop_used_.size()) {
+    next_hop_used_[packet.next_hop].store(1, std::memory_order_relaxed);
+  }
+  queue_frame(frame_of(packet));
+}
+
+void Worker::queue_frame(rte_mbuf* frame) noexcept {
+  const std::uint16_t port = frame->port;
+  TransmitQueue& queue = transmit_queues_[port];
+  queue.frames[queue.count++] = frame;
+  if (queue.count == queue.frames.size()) flush(port);
+}
+
+void Worker::flush(std::uint16_t port) noexcept {
+  TransmitQueue& queue = transmit_queues_[port];
+  if (queue.count == 0) return;
+  const Port& device = ports_[port];
+  unsigned sent = 0;
+  Outcome reason = Outcome::drop_transmit_full;
+  if (state_.index < device.queues()) {
+    sent = rte_eth_tx_burst(device.id(), static_cast<std::uint16_t>(state_.index),
+                            queue.frames.data(), static_cast<std::uint16_t>(queue.count));
+  } else {
+    const unsigned helper = state_.index % device.queues();
+    sent = rings_.to_transmit(state_.index, helper).put({queue.frames.data(), queue.count});
+    reason = Outcome::drop_transmit_ring_full;
+  }
+  for (unsigned i = sent; i < queue.count; ++i) drop(queue.frames[i], reason);
+  queue.count = 0;
+}
+
+void Worker::wait_for_neighbour(Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  if (waiting_.size() == kMaxWaiting) {
+    drop(frame, Outcome::drop_neighbour_queue_full);
+    return;
+  }
+  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
+  // Lost only when control is far behind; the packet then runs out of time.
+  rings_.misses(state_.index).put({&miss, 1});
+  waiting_.push_back({packet, state_.now});
+}
+
+void Worker::retry_waiting() noexcept {
+  std::erase_if(waiting_, [this](Waiting& waiting) {
+    if (retry_next_hop(*snapshot_, waiting.packet)) {
+      transmit(waiting.packet);
+      return true;
+    }
+    if (state_.now - waiting.since < kMaxWaitTicks) return false;
+    drop(static_cast<rte_mbuf*>(waiting.packet.buffer), Outcome::drop_neighbour_unreachable);
+    return true;
+  });
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+}
+
+void Worker::drop(rte_mbuf* frame, Outcome reason) noexcept {
+  state_.own().outcomes[static_cast<std::size_t>(reason)].add(1);
+  rte_pktmbuf_free(frame);
+}
+
+void Worker::put_or_drop(Ring<rte_mbuf*>& ring, rte_mbuf* frame, Outcome reason) noexcept {
+  if (ring.put({&frame, 1}) == 0) drop(frame, reason);
+}
+
+}  // namespace weir

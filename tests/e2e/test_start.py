@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to start weir."""
+
+import os
+
+from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
+from lab import BUILD, Lab, run
+
+
+def test_help_names_every_option():
+    said = run(os.path.join(BUILD, 'weir'), '--help').stdout
+    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'busy-poll', 'socket',
+                   'settings', 'eal'):
+        expect(f'--{option}' in said, f'--help does not name --{option}')
+
+
+def test_settings_file_and_busy_polling():
+    with Lab(servers=1) as lab:
+        lab.set_up_servers('nat')
+        lab.servers[0].start_nginx()
+        path = os.path.join(lab.directory, 'weir.ini')
+        with open(path, 'w', encoding='utf-8') as settings:
+            settings.write('port = eth0\nworkers = 1\nconnections-per-worker = 20000\n'
+                           'busy-poll = true\n')
+        lab.start_weir('--settings', path)
+        lab.add_vip()
+        add_service(lab, 'nat', 80)
+        equal(curl(lab.client, url()).strip(), 'server1', 'answer')
+
+
+def test_no_free_huge_pages():
+    """Ordinary pages do, slower, and weir says so. The kernel's own count stays: the pages are the
+    whole machine's, so weir is only shown that none is free."""
+    count = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+    with Lab(servers=1) as lab:
+        lab.set_up_servers('nat')
+        lab.servers[0].start_nginx()
+        none = os.path.join(lab.directory, 'none')
+        with open(none, 'w', encoding='utf-8') as file:
+            file.write('0\n')
+        weir = ' '.join([os.path.join(BUILD, 'weir'), '--port eth0 --socket', lab.socket,
+                         *SMALL_TABLE])
+        process = lab.director.start('sh', '-c', f'mount --bind {none} {count} && exec {weir}')
+        process.wait_for_output('weir: ready', 30.0)
+        expect('huge pages' in process.output(), 'weir does not say that it has no huge pages')
+        lab.add_vip()
+        add_service(lab, 'nat', 80)
+        equal(curl(lab.client, url()).strip(), 'server1', 'answer')
+
+
+def test_two_weirs_on_one_host():
+    with running() as one, running() as other:
+        for lab, servers in ((one, 1), (other, 2)):
+            for server in lab.servers[:servers]:
+                server.start_nginx()
+                lab.ipvsadm('-C')
+            del lab.servers[servers:]
+            add_service(lab, 'nat', 80)
+        expect(one.socket != other.socket, 'the labs share a socket')
+        equal(one.ipvsadm('-Ln').stdout.count('Masq'), 1, 'real servers of the first')
+        equal(other.ipvsadm('-Ln').stdout.count('Masq'), 2, 'real servers of the second')
+        for lab in (one, other):
+            expect(curl(lab.client, url()).startswith('server'), 'a service does not answer')

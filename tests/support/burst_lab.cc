@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/burst_lab.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace weir::test {
+namespace {
+
+std::uint32_t fake_now = 1000;
+
+std::uint32_t fake_clock() { return fake_now; }
+
+IpAddress ip(const std::string& text) {
+  const auto address = IpAddress::parse(text);
+  if (!address) std::abort();
+  return *address;
+}
+
+IpPrefix prefix(const std::string& text, std::uint8_t length) { return {ip(text), length}; }
+
+MacAddress mac(const std::string& text) {
+  const auto address = MacAddress::parse(text);
+  if (!address) std::abort();
+  return *address;
+}
+
+NextHop next_hop(const IpAddress& address, const MacAddress& destination, std::uint16_t port,
+                 const Interface& interface) {
+  NextHop hop;
+  hop.address = address;
+  hop.destination = destination;
+  hop.source = interface.mac;
+  hop.interface = port;
+  hop.port = port;
+  hop.vlan = interface.vlan;
+  hop.mtu = interface.mtu;
+  hop.resolved = true;
+  hop.used = true;
+  return hop;
+}
+
+}  // namespace
+
+const MacAddress BurstLab::kClientSideMac = mac("02:00:00:00:0a:fe");
+const MacAddress BurstLab::kServerSideMac = mac("02:00:00:00:0b:fe");
+
+Frame::Frame(std::span<const std::uint8_t> bytes, std::uint16_t on_port)
+    : port(on_port), storage_(kHeadroom + bytes.size()) {
+  storage_.shrink_to_fit();
+  std::copy(bytes.begin(), bytes.end(), storage_.begin() + kHeadroom);
+}
+
+Packet Frame::packet() {
+  Packet packet;
+  packet.frame = storage_.data() + kHeadroom;
+  packet.buffer = this;
+  packet.length = static_cast<std::uint16_t>(storage_.size() - kHeadroom);
+  packet.headroom = kHeadroom;
+  packet.port = port;
+  return packet;
+}
+
+BurstLab::BurstLab(const Shape& shape)
+    : owners_(std::make_unique<OwnerMap>(OwnerMap::Key{0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e,
+                                                       0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3},
+                                         shape.workers)),
+      publisher_(std::make_unique<Publisher>(shape.workers)),
+      own_{ip("10.9.0.1"), ip("2001:db8:9::1"), ip("10.8.0.254"), ip("10.2.0.254")} {
+  using Table4 = ConnectionTable<Ipv4Address>;
+  using Table6 = ConnectionTable<Ipv6Address>;
+  const Services::Clock clock = shape.clock == nullptr ? fake_clock : shape.clock;
+  const std::uint32_t now = clock();
+  const std::array<std::uint64_t, 2> seed = {0x243f6a8885a308d3ULL, 0x13198a2e03707344ULL};
+  const std::size_t ipv4_bytes = (Table4::bytes_for(shape.capacity) + 63) / 64 * 64;
+  for (unsigned i = 0; i < shape.workers; ++i) {
+    auto memory = TableMemory::map(ipv4_bytes + Table6::bytes_for(shape.capacity), shape.pages);
+    if (!memory) std::abort();
+    std::byte* base = memory->data();
+    memories_.push_back(std::make_unique<TableMemory>(std::move(*memory)));
+    statistics_.push_back(std::make_unique<WorkerStatistics>(shape.server_slots));
+    statistics_view_.push_back(statistics_.back().get());
+    owned_states_.push_back(std::unique_ptr<WorkerState>(
+        new WorkerState{.index = i,
+                        .workers = shape.workers,
+                        .owners = owners_.get(),
+                        .ipv4 = Table4(base, shape.capacity, seed, now),
+                        .ipv6 = Table6(base + ipv4_bytes, shape.capacity, seed, now),
+                        .statistics = {},
+                        .now = now,
+                        .icmp_budget = {}}));
+    states_.push_back(owned_states_.back().get());
+  }
+  for (WorkerState* state : states_) state->statistics = statistics_view_;
+  services_ = std::make_unique<Services>(*publisher_, states_, clock);
+  build_network(shape);
+  publish_network();
+}
+
+BurstLab::~BurstLab() {
+  services_.reset();
+  publisher_.reset();
+}
+
+void BurstLab::build_network(const Shape& shape) {
+  std::vector<Interface> interfaces(2);
+  interfaces[0] = {
+      10, 0, 0, shape.client_mtu, true, kClientSideMac, ip("10.8.0.254"), ip("2001:db8:8::fe")};
+  interfaces[1] = {11,
+                   1,
+                   shape.server_vlan,
+                   shape.server_mtu,
+                   true,
+                   kServerSideMac,
+                   ip("10.2.0.254"),
+                   ip("2001:db8:2::254")};
+  const MacAddress client = mac("02:00:00:00:0c:01");
+  std::vector<NextHop> hops = {next_hop(ip("10.8.0.1"), client, 0, interfaces[0]),
+                               next_hop(ip("2001:db8:8::1"), client, 0, interfaces[0])};
+  for (unsigned i = 1; i <= kServers; ++i) {
+    MacAddress server = mac("02:00:00:00:0d:00");
+    server.bytes[5] = static_cast<std::uint8_t>(i);
+    const std::string number = std::to_string(i);
+    hops.push_back(next_hop(ip("10.2.0." + number), server, 1, interfaces[1]));
+    hops.push_back(next_hop(ip("2001:db8:2::" + number), server, 1, interfaces[1]));
+  }
+  const std::vector<RouteEntry> table = {
+      {prefix("0.0.0.0", 0), {{10, ip("10.8.0.1"), 1}}},
+      {prefix("::", 0), {{10, ip("2001:db8:8::1"), 1}}},
+      {prefix("10.2.0.0", 24), {{11, ip("0.0.0.0"), 1}}},
+      {prefix("2001:db8:2::", 64), {{11, ip("::"), 1}}},
+      {prefix("192.0.2.0", 24), {}},
+      {prefix("2001:db8:ffff::", 64), {}},
+  };
+  routes_ =
+      RoutesBuilder().interfaces(interfaces).routes(table).next_hops(hops).generation(1).build();
+}
+
+void BurstLab::publish_network() {
+  auto ports = std::make_shared<PortAddresses>();
+  ports->macs[0] = {kClientSideMac};
+  ports->macs[1] = {kServerSideMac};
+  services_->set_surroundings(
+      {routes_, std::move(ports), [this](const IpAddress& a) { return own_.contains(a); }});
+}
+
+void BurstLab::own(const IpAddress& address) {
+  own_.insert(address);
+  publish_network();
+}
+
+void BurstLab::disown(const IpAddress& address) {
+  own_.erase(address);
+  publish_network();
+}
+
+std::uint64_t BurstLab::count(Outcome outcome) const {
+  std::uint64_t sum = 0;
+  for (const auto& worker : statistics_) {
+    sum += worker->outcomes[static_cast<std::size_t>(outcome)].read();
+  }
+  return sum;
+}
+
+void BurstLab::pass_seconds(unsigned seconds) {
+  constexpr unsigned kEnough = 1U << 30;
+  for (unsigned tick = 0; tick < seconds * kTicksPerSecond; ++tick) {
+    ++fake_now;
+    for (WorkerState* state : states_) {
+      state->now = fake_now;
+      expire_connections(*state, kEnough);
+    }
+  }
+}
+
+void BurstLab::settle() {
+  for (WorkerState* state : states_) adopt_snapshot(*state, snapshot());
+  // No thread is registered, so every grace period is over at once.
+  services_->housekeeping();
+  services_->housekeeping();
+}
+
+Forwarded BurstLab::send(std::span<const std::uint8_t> bytes, std::uint16_t port,
+                         unsigned worker_index) {
+  WorkerState& state = *states_[worker_index];
+  state.now = fake_now;
+  Frame frame(bytes, port);
+  Packet packet = frame.packet();
+  process_burst(state, snapshot(), {&packet, 1});
+  return {packet.outcome, packet.port, packet.owner, {packet.frame, packet.frame + packet.length}};
+}
+
+}  // namespace weir::test

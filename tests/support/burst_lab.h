@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// A director without NIC and threads: the real control model and packet path, driven packet by
+// packet with a clock that the test sets. For packet tests, fuzzing and benchmarks.
+//
+// Its network is that of the recordings: port 0, 10.8.0.254/16 and 2001:db8:8::fe, leads to the
+// clients (10.0.0.0/8 and everything else through 10.8.0.1, MAC 02:00:00:00:0c:01), port 1,
+// 10.2.0.254/24 and 2001:db8:2::254, to the real servers 10.2.0.N, MAC 02:00:00:00:0d:N.
+// 192.0.2.0/24 and 2001:db8:ffff::/64 have no route.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "control/services.h"
+#include "dataplane/packet_path.h"
+#include "dataplane/publisher.h"
+#include "dataplane/table_memory.h"
+
+namespace weir::test {
+
+// Bytes of a frame with room in front, as a buffer of DPDK has.
+class Frame {
+ public:
+  static constexpr std::size_t kHeadroom = 128;
+
+  explicit Frame(std::span<const std::uint8_t> bytes, std::uint16_t port = 0);
+  // The same, exactly as long as its bytes, so that a sanitizer sees a read beyond them.
+  Packet packet();
+
+  std::uint16_t port;
+
+ private:
+  std::vector<std::uint8_t> storage_;
+};
+
+struct Forwarded {
+  Outcome outcome = Outcome::undecided;
+  std::uint16_t port = 0;
+  std::uint16_t owner = 0;          // of what was handed to another worker
+  std::vector<std::uint8_t> bytes;  // what leaves, from the Ethernet header on
+};
+
+class BurstLab {
+ public:
+  struct Shape {
+    unsigned workers = 1;
+    std::uint32_t capacity = 4096;
+    TableMemory::Pages pages = TableMemory::Pages::normal;
+    std::uint16_t server_mtu = 1500;
+    std::uint16_t client_mtu = 1500;
+    std::uint32_t server_slots = Services::kMaxServers;
+    Services::Clock clock = nullptr;  // null: the one that pass_seconds() moves
+    std::uint16_t server_vlan = 0;    // 0: untagged
+  };
+  static const MacAddress kClientSideMac;  // of port 0
+  static const MacAddress kServerSideMac;  // of port 1
+  static constexpr unsigned kServers = 64;
+
+  BurstLab() : BurstLab(Shape{}) {}
+  explicit BurstLab(const Shape& shape);
+  ~BurstLab();
+
+  Services& services() { return *services_; }
+  Publisher& publisher() { return *publisher_; }
+  WorkerState& worker(unsigned index = 0) { return *states_[index]; }
+  const Snapshot& snapshot() { return publisher_->current(); }
+  std::uint64_t count(Outcome outcome) const;
+
+  // VIPs of this host; 10.9.0.1 and 2001:db8:9::1 from the start.
+  void own(const IpAddress& address);
+  void disown(const IpAddress& address);
+
+  // Whole seconds pass, with all that expires in them.
+  void pass_seconds(unsigned seconds);
+  // Every worker is between two bursts: control may free what was replaced.
+  void settle();
+
+  // One frame through `worker`.
+  Forwarded send(std::span<const std::uint8_t> frame, std::uint16_t port = 0, unsigned worker = 0);
+
+ private:
+  void build_network(const Shape& shape);
+  void publish_network();
+
+  std::vector<std::unique_ptr<TableMemory>> memories_;
+  std::vector<std::unique_ptr<WorkerStatistics>> statistics_;
+  std::vector<WorkerStatistics*> statistics_view_;
+  std::vector<std::unique_ptr<WorkerState>> owned_states_;
+  std::vector<WorkerState*> states_;
+  std::unique_ptr<OwnerMap> owners_;
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<Services> services_;
+  std::shared_ptr<const Routes> routes_;
+  std::set<IpAddress> own_;
+};
+
+}  // namespace weir::test

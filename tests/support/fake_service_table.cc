@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/fake_service_table.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace weir {
+namespace {
+
+constexpr std::array<std::string_view, 13> kSchedulers = {"rr",  "wrr", "lc", "wlc", "lblc",
+                                                          "lblcr", "dh", "sh", "sed", "nq",
+                                                          "fo",  "ovf", "mh"};
+
+absl::Status no_such_service() { return absl::FailedPreconditionError("No such service."); }
+
+absl::Status check(const ServiceSpec& spec) {
+  const bool known_engine = spec.persistence_engine.empty() || spec.persistence_engine == "sip";
+  if (std::ranges::find(kSchedulers, spec.scheduler) == kSchedulers.end() || !known_engine)
+    return absl::NotFoundError("No such scheduler or persistence engine.");
+  return absl::OkStatus();
+}
+
+absl::Status check(const ServerSpec& spec) {
+  if (spec.weight < 0 || spec.lower_threshold > spec.upper_threshold)
+    return absl::OutOfRangeError("Weight or thresholds are out of range.");
+  return absl::OkStatus();
+}
+
+bool is_unicast(const IpAddress& address) {
+  return !address.is_unspecified() && !address.is_multicast() &&
+         address != IpAddress::parse("255.255.255.255");
+}
+
+auto server_at(ServiceListing& service, const IpAddress& address, std::uint16_t port) {
+  return std::ranges::find_if(service.servers, [&](const ServerListing& server) {
+    return server.spec.address == address && server.spec.port == port;
+  });
+}
+
+}  // namespace
+
+ServiceListing* FakeServiceTable::service(const ServiceKey& key) {
+  const auto at =
+      std::ranges::find_if(services, [&](const auto& entry) { return entry.spec.key == key; });
+  return at == services.end() ? nullptr : &*at;
+}
+
+absl::Status FakeServiceTable::add_service(const ServiceSpec& spec) {
+  if (service(spec.key) != nullptr) return absl::AlreadyExistsError("The service exists.");
+  if (absl::Status problem = check(spec); !problem.ok()) return problem;
+  services.push_back({.spec = spec});
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::edit_service(const ServiceSpec& spec) {
+  ServiceListing* entry = service(spec.key);
+  if (entry == nullptr) return no_such_service();
+  if (absl::Status problem = check(spec); !problem.ok()) return problem;
+  entry->spec = spec;
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::delete_service(const ServiceKey& key) {
+  if (service(key) == nullptr) return no_such_service();
+  std::erase_if(services, [&](const auto& entry) { return entry.spec.key == key; });
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::flush() {
+  services.clear();
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::add_server(const ServiceKey& key, const ServerSpec& spec) {
+  ServiceListing* entry = service(key);
+  if (entry == nullptr) return no_such_service();
+  if (absl::Status problem = check(spec); !problem.ok()) return problem;
+  if (server_at(*entry, spec.address, spec.port) != entry->servers.end())
+    return absl::AlreadyExistsError("The real server exists.");
+  if (!is_unicast(spec.address)) return absl::InvalidArgumentError("The address is not unicast.");
+  entry->servers.insert(entry->servers.begin(), {.spec = spec});
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::edit_server(const ServiceKey& key, const ServerSpec& spec) {
+  ServiceListing* entry = service(key);
+  if (entry == nullptr) return no_such_service();
+  if (absl::Status problem = check(spec); !problem.ok()) return problem;
+  const auto at = server_at(*entry, spec.address, spec.port);
+  if (at == entry->servers.end()) return absl::NotFoundError("No such real server.");
+  at->spec = spec;
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::delete_server(const ServiceKey& key, const IpAddress& address,
+                                             std::uint16_t port) {
+  ServiceListing* entry = service(key);
+  if (entry == nullptr) return no_such_service();
+  const auto at = server_at(*entry, address, port);
+  if (at == entry->servers.end()) return absl::NotFoundError("No such real server.");
+  entry->servers.erase(at);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ServiceListing> FakeServiceTable::find(const ServiceKey& key) const {
+  for (const ServiceListing& entry : services)
+    if (entry.spec.key == key) return entry;
+  return no_such_service();
+}
+
+bool FakeServiceTable::visit_connections(
+    ConnectionCursor& cursor, std::uint32_t at_most,
+    const std::function<void(const ConnectionListing&)>& visit) const {
+  for (std::uint32_t i = 0; i < at_most && cursor.position < connections.size(); ++i)
+    visit(connections[cursor.position++]);
+  return cursor.position < connections.size();
+}
+
+absl::Status FakeServiceTable::zero(const std::optional<ServiceKey>& key) {
+  if (key && service(*key) == nullptr) return no_such_service();
+  for (ServiceListing& entry : services) {
+    if (key && entry.spec.key != *key) continue;
+    entry.totals = {};
+    for (ServerListing& server : entry.servers) server.totals = {};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::set_timeouts(const IpvsTimeouts& timeouts) {
+  if (timeouts.tcp != 0) timeouts_.tcp = timeouts.tcp;
+  if (timeouts.tcp_fin != 0) timeouts_.tcp_fin = timeouts.tcp_fin;
+  if (timeouts.udp != 0) timeouts_.udp = timeouts.udp;
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::start_sync_daemon(const SyncDaemonSpec& daemon) {
+  for (const SyncDaemonSpec& running : daemons_)
+    if (running.role == daemon.role) return absl::AlreadyExistsError("That daemon runs.");
+  daemons_.push_back(daemon);
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::stop_sync_daemon(SyncDaemonSpec::Role role) {
+  if (std::erase_if(daemons_, [role](const auto& daemon) { return daemon.role == role; }) == 0)
+    return absl::FailedPreconditionError("That daemon does not run.");
+  return absl::OkStatus();
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> FakeServiceTable::counters() const {
+  return {{"nat_to_server", 18446744073709551615ULL}, {"drop_no_route", 0}};
+}
+
+std::vector<ServiceTable::Setting> FakeServiceTable::settings() const {
+  return {{"sloppy_tcp", sloppy_tcp_, "any TCP segment opens a connection"}};
+}
+
+absl::Status FakeServiceTable::set_setting(const std::string& name, const std::string& value) {
+  if (name != "sloppy_tcp") return absl::NotFoundError("There is only sloppy_tcp.");
+  sloppy_tcp_ = value;
+  return absl::OkStatus();
+}
+
+}  // namespace weir

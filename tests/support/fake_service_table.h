@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// A ServiceTable in memory that follows the rules of IPVS (net/netfilter/ipvs/ip_vs_ctl.c) and
+// forwards nothing. Tests fill in counters and connections.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "control/service_table.h"
+
+namespace weir {
+
+class FakeServiceTable : public ServiceTable {
+ public:
+  absl::Status add_service(const ServiceSpec& spec) override;
+  absl::Status edit_service(const ServiceSpec& spec) override;
+  absl::Status delete_service(const ServiceKey& key) override;
+  absl::Status flush() override;
+  absl::Status add_server(const ServiceKey& key, const ServerSpec& spec) override;
+  absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec) override;
+  absl::Status delete_server(const ServiceKey& key, const IpAddress& address,
+                             std::uint16_t port) override;
+  std::vector<ServiceListing> list() const override { return services; }
+  absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
+  bool visit_connections(
+      ConnectionCursor& cursor, std::uint32_t at_most,
+      const std::function<void(const ConnectionListing&)>& visit) const override;
+  absl::Status zero(const std::optional<ServiceKey>& key) override;
+  IpvsTimeouts timeouts() const override { return timeouts_; }
+  absl::Status set_timeouts(const IpvsTimeouts& timeouts) override;
+  absl::Status start_sync_daemon(const SyncDaemonSpec& daemon) override;
+  absl::Status stop_sync_daemon(SyncDaemonSpec::Role role) override;
+  std::vector<SyncDaemonSpec> sync_daemons() const override { return daemons_; }
+  std::vector<std::pair<std::string, std::uint64_t>> counters() const override;
+  std::vector<Setting> settings() const override;
+  absl::Status set_setting(const std::string& name, const std::string& value) override;
+
+  std::vector<ServiceListing> services;  // in the order of addition
+  std::vector<ConnectionListing> connections;
+
+ private:
+  ServiceListing* service(const ServiceKey& key);
+
+  IpvsTimeouts timeouts_;
+  std::vector<SyncDaemonSpec> daemons_;
+  std::string sloppy_tcp_ = "0";
+};
+
+}  // namespace weir

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// Routes against a plain longest-prefix match over the same list.
+#include "dataplane/routes.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <string>
+
+namespace weir {
+namespace {
+
+IpAddress address(std::string_view text) { return IpAddress::parse(text).value(); }
+
+IpPrefix prefix(std::string_view text) {
+  const auto slash = text.find('/');
+  return {address(text.substr(0, slash)),
+          static_cast<std::uint8_t>(std::stoi(std::string(text.substr(slash + 1))))};
+}
+
+Interface interface(std::uint32_t kernel_index, std::uint16_t port) {
+  Interface result;
+  result.kernel_index = kernel_index;
+  result.port = port;
+  return result;
+}
+
+NextHop next_hop(std::uint16_t interface, std::string_view text) {
+  NextHop result;
+  result.interface = interface;
+  result.used = true;
+  result.address = address(text);
+  return result;
+}
+
+RouteEntry::Hop via(std::uint32_t kernel_interface, std::string_view gateway,
+                    std::uint32_t weight = 1) {
+  return {kernel_interface, address(gateway), weight};
+}
+
+RouteEntry::Hop on_link(std::uint32_t kernel_interface) { return {kernel_interface, {}, 1}; }
+
+// Two bits of freedom at every byte, so that prefixes nest, touch and reach both ends of the space.
+IpAddress random_address(std::mt19937& random, Family family) {
+  constexpr std::array<std::uint8_t, 4> kBytes = {0x00, 0x7f, 0x80, 0xff};
+  Ipv6Address raw;
+  for (auto& byte : raw.bytes) byte = kBytes[random() % kBytes.size()];
+  if (family == Family::ipv6) return raw;
+  return load<Ipv4Address>(raw.bytes.data());
+}
+
+const RouteEntry* longest_match(const std::vector<RouteEntry>& routes, const IpAddress& wanted) {
+  const RouteEntry* best = nullptr;
+  for (const RouteEntry& route : routes) {
+    if (!route.prefix.contains(wanted)) continue;
+    if (best == nullptr || best->prefix.length < route.prefix.length) best = &route;
+  }
+  return best;
+}
+
+std::vector<RouteEntry> random_routes(std::mt19937& random, std::size_t count) {
+  std::map<IpPrefix, RouteEntry> routes;
+  for (std::size_t i = 0; i < count; ++i) {
+    const IpAddress any = random_address(random, random() % 2 == 0 ? Family::ipv4 : Family::ipv6);
+    const auto length = random() % static_cast<unsigned>(any.bit_width() + 1);
+    RouteEntry route{{any.masked(static_cast<int>(length)), static_cast<std::uint8_t>(length)}, {}};
+    if (random() % 5 != 0) route.hops = {on_link(static_cast<std::uint32_t>(random() % 4))};
+    routes.insert_or_assign(route.prefix, route);
+  }
+  std::vector<RouteEntry> shuffled;
+  for (auto& [key, route] : routes) shuffled.push_back(route);
+  std::shuffle(shuffled.begin(), shuffled.end(), random);
+  return shuffled;
+}
+
+// The addresses at and next to both ends of a prefix.
+std::vector<IpAddress> edges(const IpPrefix& prefix) {
+  std::array<std::uint8_t, 16> low = prefix.address.bytes();
+  std::array<std::uint8_t, 16> high = low;
+  const int width = prefix.address.bit_width();
+  for (int bit = prefix.length; bit < width; ++bit) {
+    high[static_cast<std::size_t>(bit / 8)] |= static_cast<std::uint8_t>(0x80 >> (bit % 8));
+  }
+  const auto step = [width](std::array<std::uint8_t, 16> bytes, std::uint8_t by,
+                            std::uint8_t at_limit) {
+    for (auto i = static_cast<std::size_t>(width / 8); i-- > 0;) {
+      const bool carries = bytes[i] == at_limit;
+      bytes[i] = static_cast<std::uint8_t>(bytes[i] + by);
+      if (!carries) break;
+    }
+    return bytes;
+  };
+  std::vector<IpAddress> result;
+  for (const auto& bytes : {low, high, step(low, 0xff, 0x00), step(high, 0x01, 0xff)}) {
+    result.push_back(width == 32 ? IpAddress(load<Ipv4Address>(bytes.data()))
+                                 : IpAddress(Ipv6Address{bytes}));
+  }
+  return result;
+}
+
+TEST(Routes, RandomPrefixesMatchLikeThePlainSearch) {
+  std::mt19937 random(20240229);
+  for (int round = 0; round < 300; ++round) {
+    const auto entries = random_routes(random, 1 + random() % 60);
+    const auto routes = RoutesBuilder()
+                            .interfaces({interface(1, 0), interface(2, 1), interface(3, 2)})
+                            .routes(entries)
+                            .build();
+    std::vector<IpAddress> wanted;
+    for (const RouteEntry& entry : entries) {
+      for (const IpAddress& edge : edges(entry.prefix)) wanted.push_back(edge);
+    }
+    for (int i = 0; i < 100; ++i) {
+      wanted.push_back(random_address(random, i % 2 == 0 ? Family::ipv4 : Family::ipv6));
+    }
+    for (const IpAddress& each : wanted) {
+      const RouteEntry* expected = longest_match(entries, each);
+      const Routes::Decision decision = routes->find(each, 0);
+      if (expected == nullptr || expected->hops.empty()) {
+        ASSERT_EQ(decision.answer, Routes::Answer::no_route) << each.to_string();
+      } else if (expected->hops[0].kernel_interface == 0) {
+        ASSERT_EQ(decision.answer, Routes::Answer::not_ours) << each.to_string();
+      } else {
+        ASSERT_EQ(decision.answer, Routes::Answer::missing) << each.to_string();
+        ASSERT_EQ(decision.interface, expected->hops[0].kernel_interface - 1) << each.to_string();
+      }
+    }
+  }
+}
+
+TEST(Routes, ManyRoutesToOneGatewayAreOneRange) {
+  std::vector<RouteEntry> entries;
+  for (std::uint8_t i = 0; i < 128; ++i) {
+    const Ipv4Address network{Be32::from_host(std::uint32_t{i} << 24)};
+    entries.push_back({{network, 8}, {via(1, "192.0.2.1")}});
+  }
+  EXPECT_EQ(RouteTable::build(entries)->hops().size(), 1U);
+}
+
+TEST(Routes, EqualPathsShareByWeight) {
+  const std::vector<RouteEntry> entries = {
+      {prefix("0.0.0.0/0"), {via(1, "10.0.0.1", 1), via(1, "10.0.0.2", 2), via(2, "10.1.0.1", 5)}},
+      {prefix("::/0"), {via(1, "fe80::1", 3), via(2, "fe80::1", 1)}}};
+  const auto routes =
+      RoutesBuilder()
+          .interfaces({interface(1, 0), interface(2, 1)})
+          .routes(entries)
+          .next_hops({next_hop(0, "10.0.0.1"), next_hop(0, "10.0.0.2"), next_hop(1, "10.1.0.1"),
+                      next_hop(0, "fe80::1"), next_hop(1, "fe80::1")})
+          .build();
+  std::mt19937 random(7);
+  constexpr int kFlows = 80000;
+  std::array<int, 5> picked{};
+  for (int i = 0; i < kFlows; ++i) {
+    const auto hash = static_cast<std::uint32_t>(random());
+    ++picked[routes->find(address("203.0.113.9"), hash).next_hop];
+    ++picked[routes->find(address("2001:db8::9"), hash).next_hop];
+  }
+  EXPECT_NEAR(picked[0], kFlows / 8, kFlows / 100);
+  EXPECT_NEAR(picked[1], kFlows / 4, kFlows / 100);
+  EXPECT_NEAR(picked[2], kFlows * 5 / 8, kFlows / 100);
+  EXPECT_NEAR(picked[3], kFlows * 3 / 4, kFlows / 100);
+  EXPECT_NEAR(picked[4], kFlows / 4, kFlows / 100);
+  EXPECT_EQ(routes->find(address("203.0.113.9"), 0).next_hop, 0U);
+  EXPECT_EQ(routes->find(address("203.0.113.9"), ~0U).next_hop, 2U);
+}
+
+TEST(Routes, OnLinkDestinationIsFoundOrMissingPerInterface) {
+  const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/24"), {on_link(1)}},
+                                           {prefix("10.0.1.0/24"), {on_link(2)}}};
+  const auto routes = RoutesBuilder()
+                          .interfaces({interface(1, 0), interface(2, 1)})
+                          .routes(entries)
+                          .next_hops({{}, next_hop(0, "10.0.0.9"), next_hop(0, "10.0.1.9")})
+                          .build();
+  const auto known = routes->find(address("10.0.0.9"), 0);
+  EXPECT_EQ(known.answer, Routes::Answer::found);
+  EXPECT_EQ(known.next_hop, 1U);
+  // A neighbour of that address, but behind the other interface.
+  const auto other = routes->find(address("10.0.1.9"), 0);
+  EXPECT_EQ(other.answer, Routes::Answer::missing);
+  EXPECT_EQ(other.interface, 1U);
+  EXPECT_EQ(routes->find(address("10.0.2.9"), 0).answer, Routes::Answer::no_route);
+}
+
+TEST(Routes, GatewayOfTheOtherFamilyIsUsed) {
+  const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/8"), {via(1, "fe80::1")}}};
+  const auto routes = RoutesBuilder()
+                          .interfaces({interface(1, 0)})
+                          .routes(entries)
+                          .next_hops({next_hop(0, "fe80::1")})
+                          .build();
+  EXPECT_EQ(routes->find(address("10.9.9.9"), 0).answer, Routes::Answer::found);
+}
+
+TEST(Routes, GatewayWithoutANextHopHasNoRoute) {
+  const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/8"), {via(1, "10.0.0.1")}}};
+  const auto routes = RoutesBuilder().interfaces({interface(1, 0)}).routes(entries).build();
+  EXPECT_EQ(routes->find(address("10.9.9.9"), 0).answer, Routes::Answer::no_route);
+}
+
+TEST(Routes, EmptyRoutesHaveNoRoute) {
+  EXPECT_EQ(Routes().find(address("10.0.0.1"), 0).answer, Routes::Answer::no_route);
+  EXPECT_EQ(RoutesBuilder().build()->find(address("::1"), 0).answer, Routes::Answer::no_route);
+}
+
+TEST(Routes, GenerationWrapsAt4096) {
+  EXPECT_EQ(RoutesBuilder().generation(4097).build()->generation(), 1);
+}
+
+}  // namespace
+}  // namespace weir
