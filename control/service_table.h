@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Control's own, mutable model of services and real servers: what ipvsadm edits and lists.
 //
-// Every change is checked here, then published to the workers as a new Snapshot. Errors are those of
-// IPVS (net/netfilter/ipvs/ip_vs_ctl.c), as absl status codes:
+// Every change is checked here, then published to the workers as a new Snapshot. Errors are those
+// of IPVS (net/netfilter/ipvs/ip_vs_ctl.c), as absl status codes:
 //   AlreadyExists (EEXIST), NotFound (ENOENT: no such real server, or no such scheduler or
 //   persistence engine), FailedPrecondition (ESRCH: no such service), InvalidArgument (EINVAL:
 //   address not unicast and the like), OutOfRange (ERANGE: thresholds, weight).
@@ -34,11 +34,11 @@ inline constexpr std::uint32_t kEachClientAlone = 0xffffffff;
 struct ServiceSpec {
   ServiceKey key;
   std::string scheduler = "wlc";
-  std::vector<std::string> scheduler_flags;    // ipvsadm -b
-  std::uint32_t persistence_timeout = 0;       // seconds, 0: not persistent
+  std::vector<std::string> scheduler_flags;  // ipvsadm -b
+  std::uint32_t persistence_timeout = 0;     // seconds, 0: not persistent
   // Which clients count as one. IPv4: a mask in host order, any bits, as in IPVS; IPv6: a length.
   std::uint32_t persistence_mask = kEachClientAlone;
-  std::string persistence_engine;              // ipvsadm --pe
+  std::string persistence_engine;  // ipvsadm --pe
   bool one_packet = false;
 };
 
@@ -82,7 +82,7 @@ struct ServerListing {
 
 struct ServiceListing {
   ServiceSpec spec;
-  bool address_is_local = true;  // false: no interface of this host owns the VIP
+  bool address_is_local = true;        // false: no interface of this host owns the VIP
   std::vector<ServerListing> servers;  // newest first
   Totals totals;
   Rates rates;
@@ -90,7 +90,7 @@ struct ServiceListing {
 
 struct ConnectionListing {
   Protocol protocol = Protocol::tcp;
-  std::string state;  // "ESTABLISHED", "UDP", ...
+  std::string state;          // "ESTABLISHED", "UDP", ...
   std::uint32_t expires = 0;  // seconds
   IpAddress client;
   std::uint16_t client_port = 0;

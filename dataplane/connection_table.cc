@@ -15,6 +15,9 @@ constexpr std::uint64_t kMagic = 0x31656c6261547277ULL;  // "wrTable1"
 constexpr std::uint32_t kLayoutVersion = 1;
 constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
 
+// Records are copied by words, which alias their fields.
+using Word [[gnu::may_alias]] = std::uint64_t;
+
 // In fewer buckets too many keys have the same one as both candidates.
 constexpr std::uint64_t kFewestBuckets = 16;
 
@@ -266,12 +269,11 @@ void ConnectionTable<Address>::write_identity(std::uint32_t index, const Record&
   const auto even = static_cast<std::uint16_t>(records_[index].sequence + 2);
   next.sequence = static_cast<std::uint16_t>(even - 1);
   set_field(records_[index].sequence, next.sequence);
-  auto* words = reinterpret_cast<std::uint64_t*>(&records_[index]);
+  auto* words = reinterpret_cast<Word*>(&records_[index]);
+  const auto copy = std::bit_cast<std::array<std::uint64_t, kWords>>(next);
   for (std::size_t i = 0; i < kWords; ++i) {
     // Release, so that a reader who sees any of these words sees the odd sequence, too.
-    std::atomic_ref<std::uint64_t>(words[i])
-        .store(load<std::uint64_t>(reinterpret_cast<const char*>(&next) + i * 8),
-               std::memory_order_release);
+    __atomic_store_n(&words[i], copy[i], __ATOMIC_RELEASE);
   }
   // Pairs with the acquire in read(): the identity is complete before the sequence is even again.
   std::atomic_ref<std::uint16_t>(records_[index].sequence).store(even, std::memory_order_release);
@@ -282,13 +284,13 @@ auto ConnectionTable<Address>::read(std::uint32_t index) const noexcept -> std::
   constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
   constexpr int kAttempts = 4;
   const std::atomic_ref<const std::uint16_t> sequence(records_[index].sequence);
-  const auto* words = reinterpret_cast<const std::uint64_t*>(&records_[index]);
+  const auto* words = reinterpret_cast<const Word*>(&records_[index]);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::uint16_t before = sequence.load(std::memory_order_acquire);
     if ((before & 1U) != 0) continue;
     std::array<std::uint64_t, kWords> copy;
     for (std::size_t i = 0; i < kWords; ++i) {
-      copy[i] = std::atomic_ref<const std::uint64_t>(words[i]).load(std::memory_order_acquire);
+      copy[i] = __atomic_load_n(&words[i], __ATOMIC_ACQUIRE);
     }
     if (sequence.load(std::memory_order_acquire) != before) continue;
     const auto record = std::bit_cast<Record>(copy);

@@ -196,6 +196,10 @@ void ConnectionTable<Address>::advance(std::uint32_t now, unsigned budget,
     if (stays) relink(index);
   };
   while (static_cast<std::int32_t>(now - header_->next_tick) >= 0) {
+    if (size() == 0) {
+      header_->next_tick = now + 1;
+      return;
+    }
     const std::uint32_t tick = header_->next_tick;
     if (tick % kWheelSlots == 0) {
       const std::uint32_t level1 = tick / kWheelSlots % kWheelSlots;

@@ -45,7 +45,8 @@ def worker_options(workers):
 
 def start_weir(lab, wire, *options):
     start = {'af_xdp': lab.start_weir_on_kernel_ports, 'own_port': lab.start_weir_on_own_port}
-    return start[wire](*SMALL_TABLE, *options)
+    table = () if SMALL_TABLE[0] in options else SMALL_TABLE
+    return start[wire](*table, *options)
 
 
 def start_echo(server, mode='nat', port=ECHO_PORT):

@@ -57,6 +57,7 @@ class Script {
   explicit Script(std::span<const std::uint8_t> bytes) : input_(bytes) {}
 
   void play() {
+    (void)lab_.services().set_timeouts({20, 5, 10});
     while (!input_.empty()) step();
     end();
   }
@@ -155,15 +156,14 @@ class Script {
   }
 
   void pass_time() {
-    constexpr unsigned kMostSeconds = 400;  // in all, to bound the time that an input takes
+    constexpr unsigned kMostSeconds = 150;  // in all, to bound the time that an input takes
     const unsigned seconds = std::min<unsigned>(input_.byte(), kMostSeconds - seconds_);
     seconds_ += seconds;
     lab_.pass_seconds(seconds);
   }
 
   void change_settings() {
-    static constexpr const char* kNames[] = {"conn_reuse_mode", "expire_nodest_conn",
-                                             "sloppy_tcp"};
+    static constexpr const char* kNames[] = {"conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp"};
     const std::uint8_t choice = input_.byte();
     if (choice < 128) {
       (void)lab_.services().set_setting(kNames[choice % std::size(kNames)],
@@ -177,11 +177,11 @@ class Script {
   // ---- Frames ----
 
   enum FrameOption : std::uint8_t {
-    kPort = 1,            // 0 or 1
-    kWorker = 2,          // 0 or 1
-    kToUs = 4,            // the destination MAC becomes the port's
-    kRightChecksum = 8,   // the IPv4 header's is made right
-    kRightLength = 16,    // the IP packet is as long as the frame
+    kPort = 1,           // 0 or 1
+    kWorker = 2,         // 0 or 1
+    kToUs = 4,           // the destination MAC becomes the port's
+    kRightChecksum = 8,  // the IPv4 header's is made right
+    kRightLength = 16,   // the IP packet is as long as the frame
     kChained = 32,
   };
 
@@ -322,7 +322,7 @@ class Script {
     (void)lab_.services().flush();
     for (unsigned i = 0; i < kWorkers; ++i) {
       WorkerState& worker = lab_.worker(i);
-      worker.now += 1000 * kTicksPerSecond;
+      worker.now += 121 * kTicksPerSecond;  // longer than any state's time here
       expire_connections(worker, ~0U);
       require(worker.ipv4.size() + worker.ipv6.size() == 0, "every connection expires");
     }

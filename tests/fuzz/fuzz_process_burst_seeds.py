@@ -23,7 +23,7 @@ def add_service(udp, v6, scheduler=0):
 
 
 def add_server(udp, v6, number, mode):
-    choice = 2 + 4 * mode + 32  # weight 1
+    choice = 2 + 4 * (10 + mode)  # add, weight 1
     return bytes([SERVER, choice, key(udp, v6), 160 + number if v6 else number, 0])
 
 

@@ -52,11 +52,11 @@ class FakeNameLookup final : public NameLookup {
       Host{"2001:db8:5::1", "ipv6-server-with-a-very-long-name.example.org"},
   };
   static constexpr std::array kPorts = {
-      Port{80, Protocol::tcp, "http"},       Port{443, Protocol::tcp, "https"},
-      Port{443, Protocol::udp, "https"},     Port{8080, Protocol::tcp, "http-alt"},
-      Port{8081, Protocol::tcp, "tproxy"},   Port{53, Protocol::tcp, "domain"},
-      Port{53, Protocol::udp, "domain"},     Port{69, Protocol::udp, "tftp"},
-      Port{5060, Protocol::tcp, "sip"},      Port{5060, Protocol::udp, "sip"},
+      Port{80, Protocol::tcp, "http"},     Port{443, Protocol::tcp, "https"},
+      Port{443, Protocol::udp, "https"},   Port{8080, Protocol::tcp, "http-alt"},
+      Port{8081, Protocol::tcp, "tproxy"}, Port{53, Protocol::tcp, "domain"},
+      Port{53, Protocol::udp, "domain"},   Port{69, Protocol::udp, "tftp"},
+      Port{5060, Protocol::tcp, "sip"},    Port{5060, Protocol::udp, "sip"},
       Port{5353, Protocol::udp, "mdns"},
   };
 };

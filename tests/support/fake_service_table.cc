@@ -8,9 +8,8 @@
 namespace weir {
 namespace {
 
-constexpr std::array<std::string_view, 13> kSchedulers = {"rr",  "wrr", "lc", "wlc", "lblc",
-                                                          "lblcr", "dh", "sh", "sed", "nq",
-                                                          "fo",  "ovf", "mh"};
+constexpr std::array<std::string_view, 13> kSchedulers = {
+    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"};
 
 absl::Status no_such_service() { return absl::FailedPreconditionError("No such service."); }
 

@@ -26,9 +26,8 @@ class FakeServiceTable : public ServiceTable {
                              std::uint16_t port) override;
   std::vector<ServiceListing> list() const override { return services; }
   absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
-  bool visit_connections(
-      ConnectionCursor& cursor, std::uint32_t at_most,
-      const std::function<void(const ConnectionListing&)>& visit) const override;
+  bool visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
+                         const std::function<void(const ConnectionListing&)>& visit) const override;
   absl::Status zero(const std::optional<ServiceKey>& key) override;
   IpvsTimeouts timeouts() const override { return timeouts_; }
   absl::Status set_timeouts(const IpvsTimeouts& timeouts) override;

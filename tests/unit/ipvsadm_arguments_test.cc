@@ -117,8 +117,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"-a -t 1.1.1.1:80 -r 2.2.2.2 -i -m",
               "multiple 'forwarding-method' options specified"},
         Wrong{"-A -n", "Illegal 'numeric' option with the 'add-service' command"},
-        Wrong{"-A -m", "You need to supply the 'service-address' option for the 'add-service' "
-                       "command"},
+        Wrong{"-A -m",
+              "You need to supply the 'service-address' option for the 'add-service' "
+              "command"},
         Wrong{"-L -c -t 1.1.1.1:80",
               "The option 'service-address' conflicts with the 'connection' option in the 'list' "
               "command"},
@@ -150,15 +151,13 @@ TEST(IpvsadmArguments, WhatPoptFindsWrongDoesNotEndARestoreOtherUsageErrorsDo) {
 }
 
 TEST(IpvsadmArguments, EverySpellingOfAServiceIsTheSameService) {
-  for (const char* line :
-       {"-A -t 1.1.1.1:80", "-At 1.1.1.1:80", "-At1.1.1.1:80", "-At=1.1.1.1:80",
-        "--add-service --tcp-service=1.1.1.1:80", "-A -t 1.1.1.1:http", "-A -t 0x01010101:080",
-        "-A -t 1.1.1.1:+80"}) {
+  for (const char* line : {"-A -t 1.1.1.1:80", "-At 1.1.1.1:80", "-At1.1.1.1:80", "-At=1.1.1.1:80",
+                           "--add-service --tcp-service=1.1.1.1:80", "-A -t 1.1.1.1:http",
+                           "-A -t 0x01010101:080", "-A -t 1.1.1.1:+80"}) {
     const IpvsadmRequest parsed = request(line);
     ASSERT_TRUE(parsed.service) << line;
-    const ServiceKey key{.protocol = Protocol::tcp,
-                         .address = *IpAddress::parse("1.1.1.1"),
-                         .port = 80};
+    const ServiceKey key{
+        .protocol = Protocol::tcp, .address = *IpAddress::parse("1.1.1.1"), .port = 80};
     EXPECT_EQ(parsed.service->key, key) << line;
     EXPECT_EQ(parsed.service->scheduler, "wlc") << line;
   }

@@ -14,10 +14,10 @@ namespace weir {
 namespace {
 
 ServiceListing service(const char* address, std::uint16_t port) {
-  return {.spec = {.key = {.protocol = Protocol::tcp,
-                           .address = *IpAddress::parse(address),
-                           .port = port},
-                   .scheduler = "rr"}};
+  return {
+      .spec = {
+          .key = {.protocol = Protocol::tcp, .address = *IpAddress::parse(address), .port = port},
+          .scheduler = "rr"}};
 }
 
 ServerListing server(const char* address, ForwardMode mode) {
@@ -75,9 +75,9 @@ TEST(IpvsadmOutput, AddressesSortByTheirSignedDifference) {
   std::vector<std::string> order;
   for (const ServerListing& entry : services[0].servers)
     order.push_back(entry.spec.address.to_string());
-  EXPECT_EQ(order, (std::vector<std::string>{"255.1.1.1", "::1",
-                                             "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "127.0.0.1",
-                                             "192.168.0.1", "10.0.0.1"}));
+  EXPECT_EQ(order,
+            (std::vector<std::string>{"255.1.1.1", "::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                                      "127.0.0.1", "192.168.0.1", "10.0.0.1"}));
 }
 
 TEST(IpvsadmOutput, ServicesSortByMarkFamilyProtocolAddressAndPort) {
@@ -87,13 +87,9 @@ TEST(IpvsadmOutput, ServicesSortByMarkFamilyProtocolAddressAndPort) {
   };
   ServiceListing udp = service("1.1.1.1", 80);
   udp.spec.key.protocol = Protocol::udp;
-  std::vector<ServiceListing> services = {mark(7, IpAddress(Ipv6Address{})),
-                                          mark(7, IpAddress()),
-                                          service("1::1", 80),
-                                          udp,
-                                          service("10.0.0.1", 81),
-                                          service("10.0.0.1", 80),
-                                          service("192.168.0.1", 80)};
+  std::vector<ServiceListing> services = {
+      mark(7, IpAddress(Ipv6Address{})), mark(7, IpAddress()),    service("1::1", 80),       udp,
+      service("10.0.0.1", 81),           service("10.0.0.1", 80), service("192.168.0.1", 80)};
   sort_services(services);
   std::string order;
   for (const ServiceListing& entry : services) {
@@ -123,9 +119,10 @@ TEST(IpvsadmOutput, TunnelsShowTypePortAndChecksum) {
   tunnel.spec.tunnel_port = 65535;
   tunnel.spec.tunnel_checksum = TunnelChecksum::remote;
   listing.servers = {tunnel};
-  EXPECT_EQ(service_lines(listing, {.columns = IpvsadmColumns::tunnels}),
-            "TCP  1.1.1.1:80 rr\n"
-            "  -> 2.2.2.2:80                   Tunnel  gue:65535:r+c 1      0          0         \n");
+  EXPECT_EQ(
+      service_lines(listing, {.columns = IpvsadmColumns::tunnels}),
+      "TCP  1.1.1.1:80 rr\n"
+      "  -> 2.2.2.2:80                   Tunnel  gue:65535:r+c 1      0          0         \n");
 }
 
 TEST(IpvsadmOutput, PersistentConnectionsHaveTheirColumns) {
@@ -158,13 +155,14 @@ TEST(IpvsadmOutput, ConnectionsShowMinutesBeyondAnHour) {
 
 TEST(IpvsadmOutput, DaemonsShowWhatIsSet) {
   EXPECT_EQ(daemon_line({.sync_id = 7}), "master sync daemon (mcast=eth0, syncid=7)\n");
-  EXPECT_EQ(daemon_line({.role = SyncDaemonSpec::Role::backup,
-                         .interface = "eth1",
-                         .max_length = 100,
-                         .group = IpAddress::parse("ff02::1"),
-                         .port = 9,
-                         .ttl = 3}),
-            "backup sync daemon (mcast=eth1, syncid=0, maxlen=100, group=ff02::1, port=9, ttl=3)\n");
+  EXPECT_EQ(
+      daemon_line({.role = SyncDaemonSpec::Role::backup,
+                   .interface = "eth1",
+                   .max_length = 100,
+                   .group = IpAddress::parse("ff02::1"),
+                   .port = 9,
+                   .ttl = 3}),
+      "backup sync daemon (mcast=eth1, syncid=0, maxlen=100, group=ff02::1, port=9, ttl=3)\n");
 }
 
 TEST(IpvsadmOutput, SavedRulesKeepEveryOption) {

@@ -96,8 +96,10 @@ std::vector<std::string> service_blocks(const std::string& listing) {
   std::istringstream lines(listing);
   std::vector<std::string> blocks;
   for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with("  ->") && !blocks.empty()) blocks.back() += "\n" + line;
-    else blocks.push_back(line);
+    if (line.starts_with("  ->") && !blocks.empty())
+      blocks.back() += "\n" + line;
+    else
+      blocks.push_back(line);
   }
   std::ranges::sort(blocks);
   return blocks;
@@ -140,11 +142,10 @@ TEST(IpvsadmReplay, CommandsOnATableThatBeginsEmptyPrintWhatIpvsadmPrinted) {
   EXPECT_EQ(replay(table, {"empty table", "building", "listing", "edits", "wrong"}), 138);
 }
 
-// A row of a listing: the name of a real server and five numbers.
-struct Counts {
-  const char* server;
-  std::uint64_t values[5];
-};
+void run_all(ServiceTable& table, const std::vector<const char*>& commands) {
+  const ApiLab lab(table);
+  for (const char* command : commands) ASSERT_EQ(lab.run(command).exit_code, 0) << command;
+}
 
 template <class Into>
 void fill(Into& into, const std::uint64_t (&values)[5]) {
@@ -180,14 +181,9 @@ std::vector<ConnectionListing> read_connections(const std::string& text) {
 }
 
 void prepare_traffic(FakeServiceTable& table) {
-  {
-    const ApiLab lab(table);
-    for (const char* command :
-         {"-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.1:8080 -m",
-          "-a -t 10.9.0.1:80 -r 10.2.0.2:8080 -m", "-A -u 10.9.0.1:53 -s wrr",
-          "-a -u 10.9.0.1:53 -r 10.2.0.3 -w 2", "-a -u 10.9.0.1:53 -r 10.2.0.4 -i"})
-      ASSERT_EQ(lab.run(command).exit_code, 0) << command;
-  }
+  run_all(table, {"-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.1:8080 -m",
+                  "-a -t 10.9.0.1:80 -r 10.2.0.2:8080 -m", "-A -u 10.9.0.1:53 -s wrr",
+                  "-a -u 10.9.0.1:53 -r 10.2.0.3 -w 2", "-a -u 10.9.0.1:53 -r 10.2.0.4 -i"});
   fill(table.services[0].totals, {6, 34, 26, 19360, 26240});
   fill(table.services[0].rates, {1, 3, 2, 1815, 2460});
   for (ServerListing& server : table.services[0].servers) {
@@ -225,11 +221,10 @@ TEST(IpvsadmReplay, LargeRatesPrintWhatIpvsadmPrinted) {
   for (const Record& record : read_records()) {
     if (record.group != "large counters") continue;
     FakeServiceTable table;
-    const ApiLab lab(table);
-    ASSERT_EQ(lab.run("-A -u 10.9.0.1:53").exit_code, 0);
-    ASSERT_EQ(lab.run("-a -u 10.9.0.1:53 -r 10.2.0.1").exit_code, 0);
+    run_all(table, {"-A -u 10.9.0.1:53", "-a -u 10.9.0.1:53 -r 10.2.0.1"});
     fill(table.services[0].rates, rates[replayed]);
     fill(table.services[0].servers[0].rates, rates[replayed]);
+    const ApiLab lab(table);
     expect_same(record, lab.run(record.arguments));
     ++replayed;
   }

@@ -63,9 +63,8 @@ TEST(Publisher, frees_and_reports_in_order_once_no_worker_can_look) {
 TEST(Publisher, a_report_may_publish) {
   Publisher publisher(1);
   bool reported = false;
-  publisher.publish(version(1), {}, [&] {
-    publisher.publish(version(2), {}, [&] { reported = true; });
-  });
+  publisher.publish(version(1), {},
+                    [&] { publisher.publish(version(2), {}, [&] { reported = true; }); });
   publisher.reclaim();
   publisher.reclaim();
   EXPECT_TRUE(reported);
@@ -95,9 +94,12 @@ void expect_sound(const Snapshot& snapshot, std::atomic<unsigned>& faults) {
       const RealServer* server = snapshot.servers[candidate.slot];
       if (server == nullptr || !server->available || server->weight != candidate.weight) ++wrong;
     }
-    const FlowKey<Ipv4Address> key{{},   service->key.address.ipv4(),
-                                   {},   Be16::from_host(service->key.port),
-                                   service->key.protocol, Direction::inbound};
+    const FlowKey<Ipv4Address> key{{},
+                                   service->key.address.ipv4(),
+                                   {},
+                                   Be16::from_host(service->key.port),
+                                   service->key.protocol,
+                                   Direction::inbound};
     if (snapshot.index->find_service(key) != slot) ++wrong;
   }
   for (const ServiceSlot slot : snapshot.edited) {
@@ -174,7 +176,8 @@ class WorkerThread {
 };
 
 ServiceKey random_service(Random& random) {
-  return service_key(Protocol::tcp, kVip, static_cast<std::uint16_t>(80 + random() % kServicePorts));
+  return service_key(Protocol::tcp, kVip,
+                     static_cast<std::uint16_t>(80 + random() % kServicePorts));
 }
 
 // Succeeds or is refused, as the state has it.

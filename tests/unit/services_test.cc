@@ -160,7 +160,9 @@ TEST_F(ServicesTest, impossible_services_are_refused_and_leave_nothing_behind) {
   };
   EXPECT_EQ(refused([](ServiceSpec& s) { s.scheduler = "none"; }), StatusCode::kNotFound);
   for (const auto code : {
-           refused([](ServiceSpec& s) { s.key = {Protocol::ip, {}, 0, 7}; }),
+           refused([](ServiceSpec& s) {
+             s.key = {Protocol::ip, {}, 0, 7};
+           }),
            refused([](ServiceSpec& s) { s.key.protocol = Protocol::sctp; }),
            refused([](ServiceSpec& s) { s.key.port = 0; }),
            refused([](ServiceSpec& s) { s.persistence_timeout = 360; }),
@@ -534,7 +536,8 @@ TEST_F(ServicesTest, settings_are_listed_and_take_only_numbers_in_range) {
     EXPECT_EQ(services().set_setting(row.name, "yes").code(), StatusCode::kInvalidArgument);
     EXPECT_EQ(services().set_setting(row.name, "1000000").code(), StatusCode::kInvalidArgument);
   }
-  EXPECT_THAT(names, testing::IsSupersetOf({"conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp"}));
+  EXPECT_THAT(names,
+              testing::IsSupersetOf({"conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp"}));
   EXPECT_EQ(services().set_setting("no_such_thing", "1").code(), StatusCode::kNotFound);
 
   add_service(services(), key_);

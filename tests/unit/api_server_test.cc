@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// The API's transport: bounded, sliced, for many clients, on one socket.
+#include "control/api_server.h"
+
+#include <gtest/gtest.h>
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <boost/asio/post.hpp>
+
+#include "control/api_client.h"
+#include "control/api_routes.h"
+#include "tests/support/api_lab.h"
+#include "tests/support/fake_service_table.h"
+
+namespace weir {
+namespace {
+
+// A client that speaks bytes.
+class RawClient {
+ public:
+  explicit RawClient(const std::string& path) : socket_(::socket(AF_UNIX, SOCK_STREAM, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    connected_ = connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    const timeval patience{.tv_sec = 20, .tv_usec = 0};
+    setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  }
+  ~RawClient() { close(socket_); }
+
+  bool connected() const { return connected_; }
+  void send(const std::string& text) const {
+    EXPECT_EQ(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(text.size()));
+  }
+  // Until `mark` has come or the server has closed.
+  std::string receive_until(const std::string& mark) const {
+    std::string text;
+    char piece[4096];
+    while (text.find(mark) == std::string::npos) {
+      const ssize_t bytes = recv(socket_, piece, sizeof piece, 0);
+      if (bytes <= 0) break;
+      text.append(piece, static_cast<std::size_t>(bytes));
+    }
+    return text;
+  }
+
+ private:
+  int socket_;
+  bool connected_ = false;
+};
+
+constexpr const char* kGetCounters = "GET /v1/counters HTTP/1.1\r\nHost: weir\r\n\r\n";
+
+TEST(ApiServer, RequestThatComesByteByByteIsAnswered) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const RawClient client(lab.socket_path());
+  for (const char* byte = kGetCounters; *byte != '\0'; ++byte) client.send({*byte});
+  const std::string answer = client.receive_until("]}");
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
+  EXPECT_NE(answer.find("{\"name\":\"nat_to_server\",\"value\":18446744073709551615}"),
+            std::string::npos);
+}
+
+TEST(ApiServer, RequestsInOnePieceAreAllAnswered) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const RawClient client(lab.socket_path());
+  client.send(std::string(kGetCounters) +
+              "GET /v1/timeouts HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n");
+  const std::string answer = client.receive_until("\"udp\":300}");
+  EXPECT_NE(answer.find("nat_to_server"), std::string::npos);
+  EXPECT_NE(answer.find("\"udp\":300}"), std::string::npos) << answer;
+}
+
+TEST(ApiServer, ClientThatHangsAndOneThatSendsGarbageDoNotDisturbOthers) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const RawClient hanging(lab.socket_path());
+  hanging.send("GET /v1/cou");
+  const RawClient garbage(lab.socket_path());
+  garbage.send("\x16\x03\x01 garbage\r\n\r\n");
+  EXPECT_TRUE(garbage.receive_until("}}").starts_with("HTTP/1.1 400 "));
+  EXPECT_EQ(lab.run("-A -t 1.1.1.1:80").exit_code, 0);
+}
+
+TEST(ApiServer, TooLargeARequestIsRefused) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const RawClient client(lab.socket_path());
+  client.send("POST /v1/services HTTP/1.1\r\nHost: weir\r\nContent-Length: 65537\r\n\r\n");
+  EXPECT_TRUE(client.receive_until("}}").starts_with("HTTP/1.1 413 "));
+}
+
+TEST(ApiServer, ClientBeyondTheLimitOfSessionsIsServedWhenOthersLeave) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  std::vector<std::unique_ptr<RawClient>> idle;
+  for (int i = 0; i < 300; ++i) {
+    idle.push_back(std::make_unique<RawClient>(lab.socket_path()));
+    ASSERT_TRUE(idle.back()->connected());
+  }
+  auto late = std::async(std::launch::async, [&lab] { return lab.run("-A -t 1.1.1.1:80"); });
+  idle.clear();
+  EXPECT_EQ(late.get().exit_code, 0);
+}
+
+// Counts how often the io_context comes round to a handler that posts itself again.
+class Heartbeat {
+ public:
+  explicit Heartbeat(boost::asio::io_context& io) : io_(io) { beat(); }
+  // Beats so far, once the io_context has stopped it.
+  int stop() {
+    std::promise<int> beats;
+    boost::asio::post(io_, [&] {
+      running_ = false;
+      beats.set_value(beats_);
+    });
+    return beats.get_future().get();
+  }
+
+ private:
+  void beat() {
+    boost::asio::post(io_, [this] {
+      if (!running_) return;
+      ++beats_;
+      beat();
+    });
+  }
+
+  boost::asio::io_context& io_;
+  bool running_ = true;
+  int beats_ = 0;
+};
+
+TEST(ApiServer, LongListingLeavesTheThreadToOthersInBetween) {
+  constexpr std::uint32_t kConnections = 50'000;
+  FakeServiceTable table;
+  table.connections.resize(kConnections);
+  for (std::uint32_t i = 0; i < kConnections; ++i) table.connections[i].expires = i;
+  ApiLab lab(table);
+  Heartbeat heartbeat(lab.io());
+  ApiClient client(lab.socket_path());
+  std::uint32_t expected = 0;
+  const absl::Status status = client.for_each_connection(
+      [&](const ConnectionListing& connection) { EXPECT_EQ(connection.expires, expected++); });
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(expected, kConnections);
+  EXPECT_GT(heartbeat.stop(), static_cast<int>(kConnections / 200));
+}
+
+TEST(ApiServer, ListingWithManyRealServersComesWhole) {
+  FakeServiceTable table;
+  for (std::uint16_t i = 1; i <= 200; ++i) {
+    const ServiceKey key{
+        .protocol = Protocol::tcp, .address = *IpAddress::parse("1.1.1.1"), .port = i};
+    ASSERT_TRUE(table.add_service({.key = key}).ok());
+    for (std::uint16_t j = 1; j <= i % 7 * 40; ++j)
+      ASSERT_TRUE(table.add_server(key, {.address = *IpAddress::parse("2.2.2.2"), .port = j}).ok());
+  }
+  const ApiLab lab(table);
+  ApiClient client(lab.socket_path());
+  const auto services = client.list();
+  ASSERT_TRUE(services.ok()) << services.status().message();
+  ASSERT_EQ(services->size(), 200U);
+  for (std::size_t i = 0; i < 200; ++i) {
+    EXPECT_EQ((*services)[i].spec.key, table.services[i].spec.key);
+    EXPECT_EQ((*services)[i].servers.size(), table.services[i].servers.size());
+  }
+}
+
+TEST(ApiServer, ClientThatLeavesInTheMiddleOfAListingHarmsNobody) {
+  FakeServiceTable table;
+  table.connections.resize(50'000);
+  const ApiLab lab(table);
+  {
+    const RawClient client(lab.socket_path());
+    client.send("GET /v1/connections HTTP/1.1\r\nHost: weir\r\n\r\n");
+    client.receive_until("ndjson");
+  }
+  EXPECT_EQ(lab.run("-A -t 1.1.1.1:80").exit_code, 0);
+}
+
+TEST(ApiServer, SocketIsForItsOwnerOnlyAndGoesWithTheServer) {
+  FakeServiceTable table;
+  std::string path;
+  {
+    const ApiLab lab(table);
+    path = lab.socket_path();
+    struct stat status {};
+    ASSERT_EQ(stat(path.c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0600U);
+  }
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+}
+
+TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  boost::asio::io_context io;
+  const auto second = ApiServer::open(io, lab.socket_path(), table);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+
+  const std::string left = lab.socket_path() + ".left";
+  const int dead = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, left.c_str(), sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  close(dead);
+  EXPECT_TRUE(ApiServer::open(io, left, table).ok());
+}
+
+TEST(ApiClient, WithoutAWeirOneSentenceNamesSocketAndRemedy) {
+  const CommandResult result = run_ipvsadm_on("/nonexistent/weir.sock", "-Ln");
+  EXPECT_EQ(result.exit_code, 255);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err,
+            "No weir answers on /nonexistent/weir.sock (No such file or directory): start weir, or "
+            "name its socket with --socket PATH or WEIR_SOCKET.\n");
+}
+
+TEST(ApiClient, WhatWeirDoesNotDoIsRefusedByName) {
+  class Refusing : public FakeServiceTable {
+    absl::Status add_service(const ServiceSpec&) override {
+      return absl::UnimplementedError("weir has no scheduler mh yet: use rr.");
+    }
+  };
+  Refusing table;
+  const ApiLab lab(table);
+  const CommandResult result = lab.run("-A -t 1.1.1.1:80 -s mh");
+  EXPECT_EQ(result.exit_code, 255);
+  EXPECT_EQ(result.err, "weir has no scheduler mh yet: use rr.\n");
+}
+
+TEST(ApiRoutes, UnknownPathAndWrongMethodAreDifferentErrors) {
+  FakeServiceTable table;
+  EXPECT_EQ(answer(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
+  EXPECT_EQ(answer(table, {.method = "GET", .path = "*"}).http_status, 404);
+  EXPECT_EQ(answer(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
+}
+
+TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
+  FakeServiceTable table;
+  for (const char* body :
+       {"", "[]", "{", "{\"protocol\":\"tcp\",\"port\":65536}", "{\"protocol\":\"icmp\"}",
+        "{\"protocol\":\"fwmark\"}", "{\"address\":\"1.1.1.1\",\"sheduler\":\"rr\"}",
+        "{\"address\":\"1.1.1\"}", "{\"port\":\"80\"}", "{\"port\":-1}"}) {
+    const ApiReply reply = answer(table, {.method = "POST", .path = "/v1/services", .body = body});
+    EXPECT_EQ(reply.http_status, 400) << body;
+  }
+  EXPECT_TRUE(table.services.empty());
+}
+
+TEST(ApiRoutes, EditOfAnotherServiceThanThePathNamesIsRefused) {
+  FakeServiceTable table;
+  const ApiReply reply =
+      answer(table, {.method = "PUT",
+                     .path = "/v1/services/tcp/1.1.1.1/80",
+                     .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
+  EXPECT_EQ(reply.http_status, 400);
+}
+
+}  // namespace
+}  // namespace weir
