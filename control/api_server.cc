@@ -231,7 +231,6 @@ void ApiServer::Session::read_request() {
   deadline_ = Clock::now() + kPatience;
   parser_.emplace();
   parser_->eager(true);  // the body, too, not only the header
-  parser_->eager(true);  // the body too
   parser_->header_limit(kHeaderLimit);
   parser_->body_limit(kBodyLimit);
   parse();

@@ -20,7 +20,7 @@
 namespace weir {
 namespace {
 
-constexpr std::uint32_t kDefaultPersistence = 360;
+constexpr const char* kDefaultPersistence = "360";  // seconds
 constexpr std::int64_t kMaxTimeout = 31L * 24 * 60 * 60;
 constexpr std::int64_t kMaxInt = std::numeric_limits<std::int32_t>::max();
 
@@ -494,7 +494,8 @@ Problem ArgumentParser::scan_option(const OptionScanner::Found& found) {
                          "' options specified");
     given_.add(row.slot);
   }
-  if (row.name.value == OptionValue::optional && !found.value) return set_persistence("360");
+  if (row.name.value == OptionValue::optional && !found.value)
+    return set_persistence(kDefaultPersistence);
   return (this->*row.apply)(found.value.value_or(""));
 }
 

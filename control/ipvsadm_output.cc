@@ -386,7 +386,8 @@ std::string_view ipvsadm_version() {
 
 std::string_view ipvsadm_help() {
   return R"help(Usage:
-  ipvsadm -A|E virtual-service [-s scheduler] [-p [timeout]] [-M netmask] [--pe persistence_engine] [-b sched-flags]
+  ipvsadm -A|E virtual-service [-s scheduler] [-p [timeout]] [-M netmask])help"
+         R"help( [--pe persistence_engine] [-b sched-flags]
   ipvsadm -D virtual-service
   ipvsadm -C
   ipvsadm -R

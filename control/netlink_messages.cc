@@ -22,7 +22,6 @@ namespace weir {
 namespace {
 
 // The attributes that follow a message's fixed part, or that a nested attribute holds.
-template <int kLast>
 class Attributes {
  public:
   Attributes(const nlmsghdr& message, int header_length)
@@ -69,6 +68,8 @@ class Attributes {
   }
 
  private:
+  // No kind of message that is read here has a type above it; higher ones are passed over.
+  static constexpr int kLast = 127;
   std::array<nlattr*, kLast + 1> table_{};
   bool valid_;
 };
@@ -87,20 +88,19 @@ IpAddress unspecified(int family) {
   return family == AF_INET ? IpAddress(Ipv4Address{}) : IpAddress(Ipv6Address{});
 }
 
-void read_link_kind(const Attributes<IFLA_MAX>& attributes, Link& link) {
-  const Attributes<IFLA_INFO_MAX> info(attributes.get(IFLA_LINKINFO));
+void read_link_kind(const Attributes& attributes, Link& link) {
+  const Attributes info(attributes.get(IFLA_LINKINFO));
   if (!info.valid()) return;
   link.kind = info.text(IFLA_INFO_KIND);
   if (link.kind != "vlan") return;
-  const Attributes<IFLA_VLAN_MAX> vlan(info.get(IFLA_INFO_DATA));
+  const Attributes vlan(info.get(IFLA_INFO_DATA));
   if (!vlan.valid()) return;
   link.vlan = vlan.value<std::uint16_t>(IFLA_VLAN_ID).value_or(0);
   const auto protocol = vlan.value<Be16>(IFLA_VLAN_PROTOCOL);
   link.is_provider_vlan = protocol && protocol->host() != ETH_P_8021Q;
 }
 
-template <int kLast>
-void read_gateway(const Attributes<kLast>& attributes, int family, RouteEntry::Hop& hop) {
+void read_gateway(const Attributes& attributes, int family, RouteEntry::Hop& hop) {
   hop.gateway = unspecified(family);
   if (const auto gateway = attributes.address(RTA_GATEWAY, family)) {
     hop.gateway = *gateway;
@@ -125,7 +125,7 @@ std::vector<RouteEntry::Hop> read_multipath(const nlattr* multipath, int family)
   while (rest >= sizeof(rtnexthop)) {
     const auto next = load<rtnexthop>(bytes);
     if (next.rtnh_len < sizeof(rtnexthop) || next.rtnh_len > rest) break;
-    const Attributes<RTA_MAX> attributes(std::bit_cast<nlattr*>(bytes + sizeof(rtnexthop)),
+    const Attributes attributes(std::bit_cast<nlattr*>(bytes + sizeof(rtnexthop)),
                                          next.rtnh_len - static_cast<int>(sizeof(rtnexthop)));
     if (attributes.valid() && (next.rtnh_flags & RTNH_F_DEAD) == 0) {
       RouteEntry::Hop& hop = hops.emplace_back();
@@ -161,7 +161,7 @@ std::optional<Link> parse_link(const nlmsghdr& message) {
   const auto* header = header_of<ifinfomsg>(message, RTM_NEWLINK, RTM_DELLINK);
   // A bridge's own messages about its members carry AF_BRIDGE.
   if (header == nullptr || header->ifi_family != AF_UNSPEC) return {};
-  const Attributes<IFLA_MAX> attributes(message, sizeof(ifinfomsg));
+  const Attributes attributes(message, sizeof(ifinfomsg));
   if (!attributes.valid()) return {};
   Link link;
   link.index = static_cast<std::uint32_t>(header->ifi_index);
@@ -178,7 +178,7 @@ std::optional<Link> parse_link(const nlmsghdr& message) {
 std::optional<InterfaceAddress> parse_address(const nlmsghdr& message) {
   const auto* header = header_of<ifaddrmsg>(message, RTM_NEWADDR, RTM_DELADDR);
   if (header == nullptr) return {};
-  const Attributes<IFA_MAX> attributes(message, sizeof(ifaddrmsg));
+  const Attributes attributes(message, sizeof(ifaddrmsg));
   if (!attributes.valid()) return {};
   // On a point-to-point interface IFA_ADDRESS is the far side.
   auto address = attributes.address(IFA_LOCAL, header->ifa_family);
@@ -195,7 +195,7 @@ std::optional<HostRoute> parse_route(const nlmsghdr& message) {
   const auto* header = header_of<rtmsg>(message, RTM_NEWROUTE, RTM_DELROUTE);
   if (header == nullptr || !is_ip(header->rtm_family)) return {};
   if ((header->rtm_flags & RTM_F_CLONED) != 0) return {};
-  const Attributes<RTA_MAX> attributes(message, sizeof(rtmsg));
+  const Attributes attributes(message, sizeof(rtmsg));
   if (!attributes.valid()) return {};
   const int family = header->rtm_family;
   HostRoute route;
@@ -226,7 +226,7 @@ std::optional<HostNeighbour> parse_neighbour(const nlmsghdr& message) {
   const auto* header = header_of<ndmsg>(message, RTM_NEWNEIGH, RTM_DELNEIGH);
   if (header == nullptr || !is_ip(header->ndm_family)) return {};
   if ((header->ndm_flags & NTF_PROXY) != 0) return {};
-  const Attributes<NDA_MAX> attributes(message, sizeof(ndmsg));
+  const Attributes attributes(message, sizeof(ndmsg));
   if (!attributes.valid()) return {};
   const auto address = attributes.address(NDA_DST, header->ndm_family);
   if (!address) return {};
@@ -237,7 +237,7 @@ std::optional<HostNeighbour> parse_neighbour(const nlmsghdr& message) {
 std::optional<PolicyRule> parse_rule(const nlmsghdr& message) {
   const auto* header = header_of<fib_rule_hdr>(message, RTM_NEWRULE, RTM_DELRULE);
   if (header == nullptr || !is_ip(header->family)) return {};
-  const Attributes<FRA_MAX> attributes(message, sizeof(fib_rule_hdr));
+  const Attributes attributes(message, sizeof(fib_rule_hdr));
   if (!attributes.valid()) return {};
   PolicyRule rule;
   rule.family = header->family == AF_INET ? Family::ipv4 : Family::ipv6;

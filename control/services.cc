@@ -122,9 +122,9 @@ void RateEstimator::sample(const Totals& totals) {
   constexpr int kByteShift = 4;
   const Totals delta = totals - last_;
   last_ = totals;
-  const std::uint64_t rates[] = {
-      delta.connections << kCountShift, delta.packets_in << kCountShift,
-      delta.packets_out << kCountShift, delta.bytes_in << kByteShift, delta.bytes_out << kByteShift};
+  const std::uint64_t rates[] = {delta.connections << kCountShift, delta.packets_in << kCountShift,
+                                 delta.packets_out << kCountShift, delta.bytes_in << kByteShift,
+                                 delta.bytes_out << kByteShift};
   for (std::size_t i = 0; i < averages_.size(); ++i) {
     const auto gap = static_cast<std::int64_t>(rates[i] - averages_[i]);
     averages_[i] += static_cast<std::uint64_t>(gap >> 2);
@@ -341,7 +341,8 @@ absl::Status Services::add_service(const ServiceSpec& spec) {
   service.baseline = gross_totals(service);
   service.estimator.restart(service.baseline);
   if (!service.local && notice_) {
-    notice_(absl::StrCat(text_of(spec.key), ": no interface of this host owns the address, so the "
+    notice_(absl::StrCat(text_of(spec.key),
+                         ": no interface of this host owns the address, so the "
                          "service takes no traffic until one does"));
   }
   index_stale_ = true;
@@ -729,9 +730,8 @@ std::optional<ConnectionListing> Services::connection_at(const ConnectionTable<A
 }
 
 // Positions of one worker: its IPv4 table, followed by its IPv6 table.
-bool Services::visit_connections(
-    ConnectionCursor& cursor, std::uint32_t at_most,
-    const std::function<void(const ConnectionListing&)>& visit) const {
+bool Services::visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
+                                 const std::function<void(const ConnectionListing&)>& visit) const {
   for (std::uint32_t looked = 0; looked < at_most; ++looked) {
     if (cursor.worker == workers_.size()) return false;
     const WorkerState& worker = *workers_[cursor.worker];
@@ -744,8 +744,7 @@ bool Services::visit_connections(
       ++cursor.worker;
       cursor.position = 0;
     } else {
-      const auto row =
-          v4 ? connection_at(worker.ipv4, index) : connection_at(worker.ipv6, index);
+      const auto row = v4 ? connection_at(worker.ipv4, index) : connection_at(worker.ipv6, index);
       if (row) visit(*row);
       ++cursor.position;
     }

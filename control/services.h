@@ -85,9 +85,8 @@ class Services final : public ServiceTable {
                              std::uint16_t port) override;
   std::vector<ServiceListing> list() const override;
   absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
-  bool visit_connections(
-      ConnectionCursor& cursor, std::uint32_t at_most,
-      const std::function<void(const ConnectionListing&)>& visit) const override;
+  bool visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
+                         const std::function<void(const ConnectionListing&)>& visit) const override;
   absl::Status zero(const std::optional<ServiceKey>& key) override;
   IpvsTimeouts timeouts() const override;
   absl::Status set_timeouts(const IpvsTimeouts& timeouts) override;
@@ -101,8 +100,8 @@ class Services final : public ServiceTable {
     ServerSlot slot = 0;
     bool available = true;
     std::uint64_t removed_in = 0;  // the first version in which it is not available
-    Totals origin;         // of the slot's counters when the server took it
-    Totals baseline;       // of totals() at the last -Z
+    Totals origin;                 // of the slot's counters when the server took it
+    Totals baseline;               // of totals() at the last -Z
     RateEstimator estimator;
     std::shared_ptr<const RealServer> published;
   };
@@ -112,7 +111,7 @@ class Services final : public ServiceTable {
     std::uint32_t generation = 0;
     std::uint64_t added = 0;  // order of addition
     bool removed = false;
-    bool local = false;  // the VIP is an address of this host
+    bool local = false;                            // the VIP is an address of this host
     std::vector<std::unique_ptr<Server>> servers;  // newest first
     std::vector<std::unique_ptr<Server>> trash;
     std::shared_ptr<SchedulerSet> schedulers;

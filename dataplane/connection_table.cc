@@ -64,15 +64,16 @@ auto ConnectionTable<Address>::hash(const Key& key) const noexcept -> Hash {
                              std::uint64_t{static_cast<std::uint8_t>(key.direction)} << 40;
   std::uint64_t mixed;
   if constexpr (sizeof(Address) == 4) {
-    const std::uint64_t addresses = std::uint64_t{key.source.value.raw()} |
-                                    std::uint64_t{key.destination.value.raw()} << 32;
+    const std::uint64_t addresses =
+        std::uint64_t{key.source.value.raw()} | std::uint64_t{key.destination.value.raw()} << 32;
     mixed = multiply_mix(addresses ^ seed_[0], rest ^ seed_[1]);
   } else {
     const auto word = [](const Ipv6Address& a, std::size_t at) {
       return load<std::uint64_t>(&a.bytes[at]);
     };
     mixed = multiply_mix(word(key.source, 0) ^ seed_[0], word(key.source, 8) ^ seed_[1]) ^
-            multiply_mix(word(key.destination, 0) ^ seed_[1], word(key.destination, 8) ^ rest ^ seed_[0]);
+            multiply_mix(word(key.destination, 0) ^ seed_[1],
+                         word(key.destination, 8) ^ rest ^ seed_[0]);
   }
   mixed = multiply_mix(mixed ^ seed_[1], kGolden);
   const auto tag = static_cast<std::uint16_t>(mixed);
@@ -138,7 +139,8 @@ void ConnectionTable<Address>::find(std::span<const Key* const> keys,
       const auto slot = static_cast<std::size_t>(std::countr_zero(masks[i]));
       const Record* record = &records_[bucket.entries[slot] / 2];
       __builtin_prefetch(record);
-      if constexpr (sizeof(Record) > 64) __builtin_prefetch(reinterpret_cast<const char*>(record) + 64);
+      if constexpr (sizeof(Record) > 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(record) + 64);
     } else if (bucket.overflow != 0) {
       __builtin_prefetch(&buckets_[other_bucket(hashes[i].bucket, hashes[i].tag)]);
     }
@@ -169,12 +171,9 @@ auto ConnectionTable<Address>::inbound_key(const Record& record) noexcept -> Key
 template <class Address>
 auto ConnectionTable<Address>::reply_key(const Record& record) noexcept -> Key {
   const bool fullnat = record.mode() == ForwardMode::fullnat;
-  return {record.server,
-          fullnat ? record.local : record.client,
-          record.server_port,
-          fullnat ? record.local_port : record.client_port,
-          record.protocol,
-          Direction::reply};
+  return {record.server,      fullnat ? record.local : record.client,
+          record.server_port, fullnat ? record.local_port : record.client_port,
+          record.protocol,    Direction::reply};
 }
 
 template <class Address>

@@ -2,8 +2,8 @@
 // Which worker owns a connection: a pure function of the client's address and port.
 //
 // The Toeplitz hash over exactly these fields, then groups, then workers, is what a NIC computes
-// with source-only (or, on the server side, destination-only) RSS, this key, and a redirection table
-// filled from worker_of_group(): where a NIC can do so, packets arrive where they belong.
+// with source-only (or, on the server side, destination-only) RSS, this key, and a redirection
+// table filled from worker_of_group(): where a NIC can do so, packets arrive where they belong.
 #pragma once
 
 #include <array>

@@ -40,11 +40,14 @@ class Batch {
   std::size_t size() const noexcept { return count_; }
   bool empty() const noexcept { return count_ == 0; }
 
-  // Forgets those that have been decided.
-  void compact() noexcept {
+  // Calls visit(packet) for each and forgets those that it decides.
+  template <class Visit>
+  void narrow(Visit&& visit) noexcept {
     std::size_t kept = 0;
     for (std::size_t i = 0; i < count_; ++i) {
-      if (!packets_[i]->decided()) packets_[kept++] = packets_[i];
+      visit(*packets_[i]);
+      packets_[kept] = packets_[i];
+      kept += packets_[i]->decided() ? 0U : 1U;
     }
     count_ = kept;
   }
@@ -87,18 +90,17 @@ void parse(const Snapshot& snapshot, std::span<Packet> burst, Batch<Ipv4Address>
 template <class Address>
 void classify(const Snapshot& snapshot, Batch<Address>& batch) noexcept {
   const ServiceIndex& index = *snapshot.index;
-  for (Packet* packet : batch) {
-    auto& key = packet->key<Address>();
-    packet->service = index.find_service(key);
-    if (packet->service != ServiceIndex::kNoService) {
+  batch.narrow([&](Packet& packet) {
+    auto& key = packet.key<Address>();
+    packet.service = index.find_service(key);
+    if (packet.service != ServiceIndex::kNoService) {
       key.direction = Direction::inbound;
     } else if (index.is_reply(key)) {
       key.direction = Direction::reply;
     } else {
-      packet->outcome = Outcome::kernel_not_a_service;
+      packet.outcome = Outcome::kernel_not_a_service;
     }
-  }
-  batch.compact();
+  });
 }
 
 // ---- Owner: the client's address and port decide which worker has the connection ----
@@ -106,16 +108,15 @@ void classify(const Snapshot& snapshot, Batch<Address>& batch) noexcept {
 template <class Address>
 void find_owner(const WorkerState& worker, Batch<Address>& batch) noexcept {
   if (worker.workers == 1) return;
-  for (Packet* packet : batch) {
-    const auto& key = packet->key<Address>();
+  batch.narrow([&](Packet& packet) {
+    const auto& key = packet.key<Address>();
     const bool inbound = key.direction == Direction::inbound;
     const unsigned owner = inbound ? worker.owners->owner(key.source, key.source_port)
                                    : worker.owners->owner(key.destination, key.destination_port);
-    if (owner == worker.index) continue;
-    packet->owner = static_cast<std::uint16_t>(owner);
-    packet->outcome = Outcome::handed_to_owner;
-  }
-  batch.compact();
+    if (owner == worker.index) return;
+    packet.owner = static_cast<std::uint16_t>(owner);
+    packet.outcome = Outcome::handed_to_owner;
+  });
 }
 
 // ---- Look up connections ----
@@ -456,8 +457,10 @@ void forward_to_server(WorkerState& worker, const Snapshot& snapshot, Packet& pa
   }
   packet.neighbour_known = server.next_hop_known;
   packet.next_hop = server.next_hop;
-  packet.out_interface = server.interface;
-  packet.neighbour = server.address;
+  if (!server.next_hop_known) {
+    packet.out_interface = server.interface;
+    packet.neighbour = server.address;
+  }
   const std::uint16_t overhead =
       mode == ForwardMode::tun ? tunnel_overhead(server.address.family()) : std::uint16_t{0};
   if (!may_forward<Address>(worker, snapshot, packet, overhead)) return;
@@ -527,6 +530,17 @@ void process_batch(WorkerState& worker, const Snapshot& snapshot, Batch<Address>
   for (Packet* packet : batch) serve<Address>(worker, snapshot, *packet);
 }
 
+// Most bursts have one outcome: one addition for each run of equal ones.
+void count_outcomes(WorkerState& worker, std::span<const Packet> burst) noexcept {
+  auto& counters = worker.own().outcomes;
+  for (std::size_t i = 0; i < burst.size();) {
+    const Outcome outcome = burst[i].outcome;
+    const std::size_t first = i;
+    while (i < burst.size() && burst[i].outcome == outcome) ++i;
+    counters[static_cast<std::size_t>(outcome)].add(i - first);
+  }
+}
+
 void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
   if (!packet.neighbour_known) {
     packet.outcome = Outcome::waiting_for_neighbour;
@@ -554,8 +568,8 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot,
   process_batch(worker, snapshot, ipv6);
   for (Packet& packet : burst) {
     if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
-    worker.own().outcomes[static_cast<std::size_t>(packet.outcome)].add(1);
   }
+  count_outcomes(worker, burst);
 }
 
 bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept {

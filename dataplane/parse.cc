@@ -174,8 +174,8 @@ void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept 
     return;
   }
   const bool group = (ethernet->destination.bytes[0] & 1) != 0;
-  if (!group && std::find(own_macs.begin(), own_macs.end(), ethernet->destination) ==
-                    own_macs.end()) {
+  if (!group &&
+      std::find(own_macs.begin(), own_macs.end(), ethernet->destination) == own_macs.end()) {
     packet.outcome = Outcome::drop_foreign_mac;
     return;
   }

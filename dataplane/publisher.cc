@@ -12,8 +12,8 @@ void Publisher::FreeQsbr::operator()(rte_rcu_qsbr* qsbr) const noexcept { std::f
 
 Publisher::Publisher(unsigned workers) {
   const std::size_t bytes = rte_rcu_qsbr_get_memsize(workers);
-  const std::size_t rounded = (bytes + RTE_CACHE_LINE_SIZE - 1) / RTE_CACHE_LINE_SIZE *
-                              RTE_CACHE_LINE_SIZE;
+  const std::size_t rounded =
+      (bytes + RTE_CACHE_LINE_SIZE - 1) / RTE_CACHE_LINE_SIZE * RTE_CACHE_LINE_SIZE;
   qsbr_.reset(static_cast<rte_rcu_qsbr*>(std::aligned_alloc(RTE_CACHE_LINE_SIZE, rounded)));
   if (qsbr_ == nullptr || rte_rcu_qsbr_init(qsbr_.get(), workers) != 0) std::abort();
 }
@@ -26,8 +26,8 @@ void Publisher::publish(std::unique_ptr<const Snapshot> next,
   // Pairs with the acquire in load().
   std::unique_ptr<const Snapshot> before(
       current_.exchange(next.release(), std::memory_order_acq_rel));
-  retired_.push_back({rte_rcu_qsbr_start(qsbr_.get()), std::move(before), std::move(retired),
-                      std::move(after)});
+  retired_.push_back(
+      {rte_rcu_qsbr_start(qsbr_.get()), std::move(before), std::move(retired), std::move(after)});
 }
 
 void Publisher::reclaim() {

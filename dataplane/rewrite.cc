@@ -126,21 +126,6 @@ void write_outer_ipv6(Packet& packet, const InnerFields& inner, const Ipv6Addres
 
 }  // namespace
 
-template <>
-void decrement_hops<Ipv4Address>(Packet& packet) noexcept {
-  auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
-  --ip.ttl;
-  // The TTL is the upper byte of its 16-bit word, so the checksum gains 0x0100 (RFC 1141). Added in
-  // memory order, where that is 1, with the carry wrapped round.
-  const unsigned sum = ip.checksum.raw() + 1U;
-  ip.checksum = Be16::from_raw(static_cast<std::uint16_t>(sum + (sum >= 0xffffU ? 1U : 0U)));
-}
-
-template <>
-void decrement_hops<Ipv6Address>(Packet& packet) noexcept {
-  --reinterpret_cast<Ipv6Header*>(packet.ip)->hop_limit;
-}
-
 template <class Address>
 void rewrite_destination(Packet& packet, const Address& address, Be16 port) noexcept {
   rewrite_end(packet, End::destination, address, port);

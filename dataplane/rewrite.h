@@ -5,13 +5,25 @@
 #pragma once
 
 #include "dataplane/packet.h"
+#include "dataplane/net/wire_headers.h"
 #include "dataplane/routes.h"
 
 namespace weir {
 
 // TTL or hop limit minus one (RFC 1812 section 5.3.1). The caller has checked that it is above one.
 template <class Address>
-void decrement_hops(Packet& packet) noexcept;
+inline void decrement_hops(Packet& packet) noexcept {
+  if constexpr (sizeof(Address) == sizeof(Ipv6Address)) {
+    --reinterpret_cast<Ipv6Header*>(packet.ip)->hop_limit;
+  } else {
+    auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
+    --ip.ttl;
+    // The TTL is the upper byte of its 16-bit word, so the checksum gains 0x0100 (RFC 1141). Added
+    // in memory order, where that is 1, with the carry wrapped round.
+    const unsigned sum = ip.checksum.raw() + 1U;
+    ip.checksum = Be16::from_raw(static_cast<std::uint16_t>(sum + (sum >= 0xffffU ? 1U : 0U)));
+  }
+}
 
 // nat: the service's address and port become the real server's, and back.
 template <class Address>

@@ -49,8 +49,8 @@ struct RealServer {
 
 using ServiceSlot = std::uint32_t;
 
-// The scheduler of one service on one worker. Written by: that worker, once published. Control reads
-// `edits_applied`, to keep the edits that some worker has yet to replay.
+// The scheduler of one service on one worker. Written by: that worker, once published. Control
+// reads `edits_applied`, to keep the edits that some worker has yet to replay.
 struct alignas(64) WorkerScheduler {
   std::unique_ptr<Scheduler> scheduler;
   Counter<std::uint64_t> edits_applied;
@@ -62,8 +62,8 @@ using SchedulerSet = std::vector<WorkerScheduler>;
 struct Service {
   ServiceKey key;
   ServiceSlot slot = 0;
-  std::uint32_t generation = 0;  // of the slot
-  bool removed = false;          // kept only for the connections that refer to it
+  std::uint32_t generation = 0;       // of the slot
+  bool removed = false;               // kept only for the connections that refer to it
   std::vector<Candidate> candidates;  // newest first, as IPVS lists them
 
   std::shared_ptr<SchedulerSet> schedulers;

@@ -343,6 +343,25 @@ TYPED_TEST(ConnectionTableTest, churn_in_a_full_table_loses_no_key) {
   }
 }
 
+// The tags alone would confuse one such pair in half a million: it takes the whole key.
+TEST(ConnectionTable, keys_that_differ_in_protocol_or_direction_alone_are_told_apart) {
+  OwnedTable<Ipv4Address> table(1, 0);
+  for (std::uint32_t number = 0; number < 3'000'000; ++number) {
+    // Both ends alike, so that replies would have the same addresses and ports.
+    auto record = connection<Ipv4Address>(number, Indexed::inbound_only);
+    record.virtual_address = record.server = record.client;
+    record.virtual_port = record.server_port = record.client_port;
+    const auto index = table->open(record);
+    FlowKey<Ipv4Address> key = inbound_key(record);
+    key.direction = Direction::reply;
+    ASSERT_EQ(table->find_one(key), kNoConnection) << number;
+    key.direction = Direction::inbound;
+    key.protocol = record.protocol == Protocol::tcp ? Protocol::udp : Protocol::tcp;
+    ASSERT_EQ(table->find_one(key), kNoConnection) << number;
+    table->close(*index);
+  }
+}
+
 TEST(ConnectionTable, an_ipv4_connection_costs_at_most_96_bytes_in_all) {
   for (const std::uint32_t capacity : {1000U, 1'000'000U, 100'000'000U}) {
     EXPECT_LE(ConnectionTable<Ipv4Address>::bytes_for(capacity), capacity * std::size_t{96});
