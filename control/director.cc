@@ -39,7 +39,9 @@ std::uint64_t available_memory() {
   return 0;
 }
 
-std::size_t aligned(std::size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
 
 }  // namespace
 
@@ -308,8 +310,8 @@ void Director::watch_links() {
     const Network::LinkState state = network_->link_state(port);
     if (state == port_records_[port].last_state) continue;
     port_records_[port].last_state = state;
-    log_line(absl::StrCat("port ", options_.ports[port], " ",
-                          kWords[static_cast<std::size_t>(state)]));
+    log_line(
+        absl::StrCat("port ", options_.ports[port], " ", kWords[static_cast<std::size_t>(state)]));
   }
 }
 

@@ -126,7 +126,7 @@ std::vector<RouteEntry::Hop> read_multipath(const nlattr* multipath, int family)
     const auto next = load<rtnexthop>(bytes);
     if (next.rtnh_len < sizeof(rtnexthop) || next.rtnh_len > rest) break;
     const Attributes attributes(std::bit_cast<nlattr*>(bytes + sizeof(rtnexthop)),
-                                         next.rtnh_len - static_cast<int>(sizeof(rtnexthop)));
+                                next.rtnh_len - static_cast<int>(sizeof(rtnexthop)));
     if (attributes.valid() && (next.rtnh_flags & RTNH_F_DEAD) == 0) {
       RouteEntry::Hop& hop = hops.emplace_back();
       hop.kernel_interface = static_cast<std::uint32_t>(next.rtnh_ifindex);

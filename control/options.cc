@@ -25,17 +25,18 @@ constexpr char kIntroduction[] =
     "  weir --port 0000:3b:00.0 --workers 4   forward on a NIC that DPDK owns (vfio-pci)\n"
     "  weir --port vdev:net_tap0              any other DPDK device\n"
     "\n"
-    "It runs in the foreground. Services are made with `ipvsadm` (weir's own, in the build folder),\n"
-    "the rest with `weirctl`; both find weir by --socket or the environment variable WEIR_SOCKET.\n"
+    "It runs in the foreground. Services are made with `ipvsadm` (weir's own, in the build\n"
+    "folder), the rest with `weirctl`; both find weir by --socket or by the environment variable\n"
+    "WEIR_SOCKET.\n"
     "\n";
 
 constexpr char kAfterwords[] =
     "\n"
-    "A settings file has the same names, a line each: workers = 2, port = eth1 (repeated as needed).\n"
-    "What the command line says comes first.\n"
+    "A settings file has the same names, a line each: workers = 2, port = eth1 (repeated as\n"
+    "needed). What the command line says comes first.\n"
     "\n"
-    "CPUs: each worker has one of its own; control floats over all of them. More workers than CPUs\n"
-    "need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
+    "CPUs: each worker has one of its own; control floats over all of them. More workers than\n"
+    "CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
     "--workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
 
 po::options_description settings_description(Options& options) {
@@ -63,14 +64,14 @@ absl::Status read_settings(const std::string& path, const po::options_descriptio
                            po::variables_map& values) {
   std::ifstream file(path);
   if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot read the settings file ", path,
-                                            ": check its name and permissions"));
+    return absl::NotFoundError(
+        absl::StrCat("cannot read the settings file ", path, ": check its name and permissions"));
   }
   try {
     po::store(po::parse_config_file(file, description), values);
   } catch (const po::error& error) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the settings file ", path, ": ", error.what(), "; the names are those of weir --help"));
+    return absl::InvalidArgumentError(absl::StrCat("the settings file ", path, ": ", error.what(),
+                                                   "; the names are those of weir --help"));
   }
   return absl::OkStatus();
 }
@@ -121,20 +122,16 @@ absl::StatusOr<std::optional<Options>> parse_options(int argc, const char* const
   std::string settings;
   po::options_description on_line("Options of the command line only");
   on_line.add_options()("settings", po::value(&settings)->value_name("FILE"),
-                        "read options from an INI file")("help,h", "this text")(
-      "version,v", "weir's version");
+                        "read options from an INI file")("help,h", "this text")("version,v",
+                                                                                "weir's version");
   po::options_description all;
   all.add(on_line).add(in_file);
   po::variables_map values;
   try {
     // No guessing of abbreviated names: a new option must not change what an old script means.
-    constexpr int kStyle = po::command_line_style::unix_style ^
-                           po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(argc, argv)
-                  .options(all)
-                  .positional({})
-                  .style(kStyle)
-                  .run(),
+    constexpr int kStyle =
+        po::command_line_style::unix_style ^ po::command_line_style::allow_guessing;
+    po::store(po::command_line_parser(argc, argv).options(all).positional({}).style(kStyle).run(),
               values);
     if (values.count("help") != 0) {
       std::cout << kIntroduction << on_line << "\n" << in_file << kAfterwords;

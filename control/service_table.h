@@ -60,6 +60,23 @@ struct Totals {
   std::uint64_t packets_out = 0;
   std::uint64_t bytes_in = 0;
   std::uint64_t bytes_out = 0;
+
+  Totals& operator+=(const Totals& other) {
+    connections += other.connections;
+    packets_in += other.packets_in;
+    packets_out += other.packets_out;
+    bytes_in += other.bytes_in;
+    bytes_out += other.bytes_out;
+    return *this;
+  }
+  friend Totals operator-(Totals a, const Totals& b) {
+    a.connections -= b.connections;
+    a.packets_in -= b.packets_in;
+    a.packets_out -= b.packets_out;
+    a.bytes_in -= b.bytes_in;
+    a.bytes_out -= b.bytes_out;
+    return a;
+  }
 };
 
 // IPVS's estimator (ip_vs_est.c): every 2 s, average += (rate - average) / 4; per second.

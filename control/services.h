@@ -99,6 +99,7 @@ class Services final : public ServiceTable {
     ServerSpec spec;
     ServerSlot slot = 0;
     bool available = true;
+    bool has_replies = false;      // it is or was nat: the replies of its connections pass
     std::uint64_t removed_in = 0;  // the first version in which it is not available
     Totals origin;                 // of the slot's counters when the server took it
     Totals baseline;               // of totals() at the last -Z
@@ -125,6 +126,7 @@ class Services final : public ServiceTable {
   using Records = std::map<ServiceKey, std::unique_ptr<ServiceRecord>>;
 
   // Look-ups.
+  static absl::Status no_service();
   ServiceRecord* record(const ServiceKey& key) const;
   static std::size_t position_of(const ServiceRecord& service, const IpAddress& address,
                                  std::uint16_t port);

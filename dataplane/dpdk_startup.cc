@@ -83,10 +83,9 @@ absl::Status start_eal(const EalPlan& plan) {
   std::vector<char*> pointers;
   for (std::string& text : kept) pointers.push_back(text.data());
   if (rte_eal_init(static_cast<int>(pointers.size()), pointers.data()) < 0) {
-    return absl::InternalError(
-        absl::StrCat("DPDK did not start (", rte_strerror(rte_errno),
-                     "); its own message above says why; the arguments were: ",
-                     absl::StrJoin(kept, " ")));
+    return absl::InternalError(absl::StrCat(
+        "DPDK did not start (", rte_strerror(rte_errno),
+        "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
   }
   if (rte_lcore_count() < plan.workers + 1) {
     const unsigned found = rte_lcore_count();

@@ -41,8 +41,7 @@ bool may_be_answered(const IpAddress& source) noexcept {
 
 // The ICMP header in front of `quote` bytes that are already in place.
 void write_icmp(std::uint8_t* at, TypeAndCode kind, std::uint16_t mtu) noexcept {
-  *reinterpret_cast<IcmpHeader*>(at) = {kind.type, kind.code, Be16{}, Be16{},
-                                        Be16::from_host(mtu)};
+  *reinterpret_cast<IcmpHeader*>(at) = {kind.type, kind.code, Be16{}, Be16{}, Be16::from_host(mtu)};
 }
 
 void write_ipv4(Packet& packet, const Ipv4Address& source, const Ipv4Address& destination,
@@ -51,9 +50,16 @@ void write_ipv4(Packet& packet, const Ipv4Address& source, const Ipv4Address& de
   const std::size_t icmp_length = packet.ip_length - sizeof(Ipv4Header);
   icmp.checksum = checksum_finish(checksum_add(&icmp, icmp_length));
   auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
-  ip = {0x45,  kTosInternetworkControl, Be16::from_host(packet.ip_length), Be16::from_host(id),
-        Be16{}, kHops,                  Protocol::icmp,                    Be16{},
-        source, destination};
+  ip = {0x45,
+        kTosInternetworkControl,
+        Be16::from_host(packet.ip_length),
+        Be16::from_host(id),
+        Be16{},
+        kHops,
+        Protocol::icmp,
+        Be16{},
+        source,
+        destination};
   ip.checksum = checksum_finish(checksum_add(&ip, sizeof ip));
 }
 
@@ -63,9 +69,12 @@ void write_ipv6(Packet& packet, const Ipv6Address& source,
   const auto icmp_length = static_cast<std::uint16_t>(packet.ip_length - sizeof(Ipv6Header));
   const std::uint64_t sum = pseudo_header_sum(source, destination, Protocol::icmpv6, icmp_length);
   icmp.checksum = checksum_finish(checksum_add(&icmp, icmp_length, sum));
-  *reinterpret_cast<Ipv6Header*>(packet.ip) = {
-      Be32::from_host(6U << 28), Be16::from_host(icmp_length), Protocol::icmpv6, kHops, source,
-      destination};
+  *reinterpret_cast<Ipv6Header*>(packet.ip) = {Be32::from_host(6U << 28),
+                                               Be16::from_host(icmp_length),
+                                               Protocol::icmpv6,
+                                               kHops,
+                                               source,
+                                               destination};
 }
 
 }  // namespace

@@ -15,12 +15,13 @@
 namespace weir {
 
 struct Packet {
-  // Set by the caller. Exactly `length` bytes are readable at `frame`, `headroom` writable before it.
+  // Set by the caller. Exactly `length` bytes are readable at `frame`, `headroom` writable before
+  // it.
   std::uint8_t* frame;
   void* buffer;  // whose bytes these are; opaque to the packet path
   std::uint16_t length;
   std::uint16_t headroom;
-  std::uint16_t port;  // received on; once forwarded: to be sent on
+  std::uint16_t port;    // received on; once forwarded: to be sent on
   bool chained = false;  // the buffer has more segments
   Outcome outcome = Outcome::undecided;
 

@@ -401,9 +401,10 @@ template <class Address>
 IpAddress error_source(const Snapshot& snapshot, const Packet& packet) noexcept {
   const auto& key = packet.key<Address>();
   if (key.direction == Direction::inbound) return key.destination;
-  const std::uint16_t index =
-      packet.neighbour_known ? snapshot.routes->next_hop(packet.next_hop).interface : packet.out_interface;
-  const Interface& interface = snapshot.routes->interfaces()[index];
+  const Routes& routes = *snapshot.routes;
+  std::uint16_t index = packet.out_interface;
+  if (packet.neighbour_known) index = routes.next_hop(packet.next_hop).interface;
+  const Interface& interface = routes.interfaces()[index];
   return sizeof(Address) == sizeof(Ipv4Address) ? interface.ipv4_source : interface.ipv6_source;
 }
 

@@ -40,8 +40,7 @@ inline constexpr std::size_t kMaxBurst = 32;
 // Afterwards: nat_to_server .. icmp_error_sent are ready for `packet.port`; waiting_for_neighbour
 // lacks only its Ethernet header; handed_to_owner goes to `packet.owner`, unchanged; kernel_* go to
 // the kernel, unchanged; drop_* are the caller's to free. Counts each outcome. Worker thread.
-void process_burst(WorkerState& worker, const Snapshot& snapshot,
-                   std::span<Packet> burst) noexcept;
+void process_burst(WorkerState& worker, const Snapshot& snapshot, std::span<Packet> burst) noexcept;
 
 // Closes connections whose time has come, at most `budget` steps. Worker thread.
 void expire_connections(WorkerState& worker, unsigned budget) noexcept;

@@ -66,7 +66,8 @@ absl::StatusOr<Port> Port::open(const PortPlan& plan, rte_mempool* pool) {
   if (auto status = set_up_queues(port.id_, port.queues_, pool, plan.device); !status.ok()) {
     return status;
   }
-  if (const int rc = rte_eth_dev_start(port.id_); rc != 0) return failed(plan.device, "starting", rc);
+  if (const int rc = rte_eth_dev_start(port.id_); rc != 0)
+    return failed(plan.device, "starting", rc);
 
   rte_ether_addr mac;
   if (rte_eth_macaddr_get(port.id_, &mac) == 0) {

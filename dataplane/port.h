@@ -14,9 +14,9 @@ struct rte_mempool;
 namespace weir {
 
 struct PortPlan {
-  std::string device;            // DPDK's name: "net_af_xdp0", "0000:3b:00.0"
+  std::string device;  // DPDK's name: "net_af_xdp0", "0000:3b:00.0"
   unsigned workers = 1;
-  unsigned fixed_queues = 0;     // 0: as many as there are workers and the device has
+  unsigned fixed_queues = 0;  // 0: as many as there are workers and the device has
 };
 
 class Port {

@@ -13,7 +13,8 @@ namespace {
 enum class End : std::uint8_t { source, destination };
 
 template <class Address>
-using IpHeaderOf = std::conditional_t<sizeof(Address) == sizeof(Ipv4Address), Ipv4Header, Ipv6Header>;
+using IpHeaderOf =
+    std::conditional_t<sizeof(Address) == sizeof(Ipv4Address), Ipv4Header, Ipv6Header>;
 
 void compute_udp_checksum(Packet& packet) noexcept {
   auto& udp = *reinterpret_cast<UdpHeader*>(packet.transport);
@@ -155,8 +156,8 @@ bool encapsulate(Packet& packet, const IpAddress& from, const IpAddress& to,
 }
 
 bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
-  const std::size_t header = next_hop.vlan == 0 ? sizeof(EthernetHeader)
-                                                : sizeof(EthernetHeader) + sizeof(VlanTag);
+  const std::size_t header =
+      next_hop.vlan == 0 ? sizeof(EthernetHeader) : sizeof(EthernetHeader) + sizeof(VlanTag);
   const auto before = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
   if (before < header) return false;
   packet.frame = packet.ip - header;

@@ -4,8 +4,8 @@
 // All take a parsed packet; worker thread.
 #pragma once
 
-#include "dataplane/packet.h"
 #include "dataplane/net/wire_headers.h"
+#include "dataplane/packet.h"
 #include "dataplane/routes.h"
 
 namespace weir {

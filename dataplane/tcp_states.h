@@ -30,8 +30,8 @@ inline constexpr std::size_t kTcpStates = static_cast<std::size_t>(TcpState::cou
 
 // As `ipvsadm -Lc` prints them.
 inline constexpr std::array<std::string_view, kTcpStates> kTcpStateNames = {
-    "NONE",      "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT",
-    "CLOSE",     "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "SYNACK"};
+    "NONE",  "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT",
+    "CLOSE", "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "SYNACK"};
 
 inline constexpr std::array<std::uint32_t, kTcpStates> kDefaultTcpTimeouts = {
     2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120};

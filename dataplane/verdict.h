@@ -21,7 +21,7 @@ enum class Outcome : std::uint8_t {
   kernel_not_ip,
   kernel_multicast,
   kernel_not_a_service,
-  kernel_no_connection,   // to a service, but neither a connection nor a SYN
+  kernel_no_connection,    // to a service, but neither a connection nor a SYN
   kernel_reply_unmatched,  // from a real server, but of no connection
   kernel_icmp,
   // To another thread of weir.

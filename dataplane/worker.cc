@@ -15,7 +15,7 @@ namespace {
 
 constexpr unsigned kRingPackets = 2048;
 constexpr unsigned kRingMisses = 256;
-constexpr unsigned kExpiryBudget = 64;       // steps of work per loop
+constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
 constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
 constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
 constexpr unsigned kSleepsBeforeLong = 64;
@@ -44,8 +44,8 @@ Packet packet_of(rte_mbuf* frame) noexcept {
 // Carries what the packet path changed back into the buffer.
 rte_mbuf* frame_of(const Packet& packet) noexcept {
   auto* frame = static_cast<rte_mbuf*>(packet.buffer);
-  frame->data_off = static_cast<std::uint16_t>(packet.frame -
-                                               static_cast<std::uint8_t*>(frame->buf_addr));
+  frame->data_off =
+      static_cast<std::uint16_t>(packet.frame - static_cast<std::uint8_t*>(frame->buf_addr));
   frame->data_len = packet.length;
   frame->pkt_len = packet.length;
   frame->port = packet.port;

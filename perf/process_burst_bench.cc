@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// process_burst in process, one worker, 64-byte IPv4 packets, bursts of 32, beside a floor that makes
-// the same packets and only swaps their MAC addresses. perf/run prints medians and differences.
+// process_burst in process, one worker, 64-byte IPv4 packets, bursts of 32, beside a floor that
+// makes the same packets and only swaps their MAC addresses. perf/run prints medians and
+// differences.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -21,7 +22,7 @@ using test::BurstLab;
 constexpr std::size_t kFrameBytes = 60;  // 64 with the FCS
 constexpr std::size_t kRoom = 256;       // of a buffer, headroom included
 constexpr std::size_t kHeadroom = 128;
-constexpr std::size_t kBuffers = 4096;   // in turn, as a receive ring has them
+constexpr std::size_t kBuffers = 4096;  // in turn, as a receive ring has them
 constexpr std::uint16_t kServicePort = 80;
 
 enum class From : std::uint8_t { clients, servers };

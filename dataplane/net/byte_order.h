@@ -10,7 +10,8 @@
 
 namespace weir {
 
-static_assert(std::endian::native == std::endian::little, "weir is written for little-endian hosts");
+static_assert(std::endian::native == std::endian::little,
+              "weir is written for little-endian hosts");
 
 // An integer in network byte order. Alignment 1, so that wire structures need no packing.
 // Deliberately without implicit conversion, arithmetic or ordering.

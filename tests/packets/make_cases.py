@@ -543,7 +543,8 @@ def malformed():
         services = [service(family, 'udp', 'nat'), service(family, 'tcp', 'nat')]
         udp, tcp = inbound(family, 'udp'), inbound(family, 'tcp')
         for name, frame in (('udp: shorter than its header', spoiled(udp, header + 4, 0, 7)),
-                            ('udp: longer than the packet', spoiled(udp, header + 4, 0, 9 + len(PAYLOAD))),
+                            ('udp: longer than the packet',
+                             spoiled(udp, header + 4, 0, 9 + len(PAYLOAD))),
                             ('tcp: a header of 16 bytes', spoiled(tcp, header + 12, 0x40)),
                             ('tcp: a header beyond the packet', spoiled(tcp, header + 12, 0xf0))):
             case(f'{name}, ipv{family}', services, step(frame, 'drop_bad_length'))

@@ -113,7 +113,7 @@ class ForbidAllocation {
 
 // From here on this thread may only write, end the process, and set its timer slack, which
 // Worker::run() does once before it polls. Anything else kills the process.
-void forbid_system_calls() {
+[[maybe_unused]] void forbid_system_calls() {
   const auto load = [](std::size_t offset) {
     return sock_filter BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<__u32>(offset));
   };

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of Services that tells: counters, listings, timeouts and settings.
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+
+#include "control/services.h"
+
+namespace weir {
+namespace {
+
+// A setting: how it is read from, and written to, Settings.
+struct SettingRow {
+  const char* name;
+  const char* help;
+  std::uint32_t most;
+  std::uint32_t (*get)(const Settings&);
+  void (*set)(Settings&, std::uint32_t);
+};
+
+constexpr SettingRow kSettingRows[] = {
+    {"conn_reuse_mode",
+     "a SYN on a connection in TIME_WAIT or CLOSE starts a new one (1; 2: FIN_WAIT too, 0: never)",
+     3, [](const Settings& s) { return s.conn_reuse_mode; },
+     [](Settings& s, std::uint32_t v) { s.conn_reuse_mode = v; }},
+    {"expire_nodest_conn",
+     "packets of a removed real server's connections: 0 dropped, 1 scheduled anew", 1,
+     [](const Settings& s) { return std::uint32_t{s.expire_nodest_conn}; },
+     [](Settings& s, std::uint32_t v) { s.expire_nodest_conn = v != 0; }},
+    {"sloppy_tcp", "1: any TCP segment but a RST opens a connection, not only a SYN", 1,
+     [](const Settings& s) { return std::uint32_t{s.sloppy_tcp}; },
+     [](Settings& s, std::uint32_t v) { s.sloppy_tcp = v != 0; }},
+};
+
+constexpr std::size_t kEstablished = static_cast<std::size_t>(TcpState::established);
+constexpr std::size_t kFinWait = static_cast<std::size_t>(TcpState::fin_wait);
+
+}  // namespace
+
+Totals Services::slot_totals(ServerSlot slot) const {
+  Totals sum;
+  for (const WorkerState* worker : workers_) {
+    const ServerCounters& counters = worker->statistics[worker->index]->servers[slot];
+    sum += {counters.connections.read(), counters.packets_in.read(), counters.packets_out.read(),
+            counters.bytes_in.read(), counters.bytes_out.read()};
+  }
+  return sum;
+}
+
+Totals Services::totals(const Server& server) const {
+  return slot_totals(server.slot) - server.origin;
+}
+
+Load Services::slot_load(ServerSlot slot) const {
+  Load sum;
+  for (const WorkerState* worker : workers_) {
+    const Load load = worker->statistics[worker->index]->loads[slot].read();
+    sum.active += load.active;
+    sum.inactive += load.inactive;
+  }
+  return sum;
+}
+
+bool Services::has_connections(ServerSlot slot) const {
+  return std::any_of(workers_.begin(), workers_.end(), [slot](const WorkerState* worker) {
+    return worker->statistics[worker->index]->loads[slot].connections.read() != 0;
+  });
+}
+
+void Services::restart_counting(Server& server) const {
+  server.baseline = totals(server);
+  server.estimator.restart(server.baseline);
+}
+
+// Since the service's slot was taken, whatever -Z has hidden since.
+Totals Services::gross_totals(const ServiceRecord& service) const {
+  Totals sum = service.departed;
+  for (const auto* list : {&service.servers, &service.trash}) {
+    for (const auto& server : *list) sum += totals(*server);
+  }
+  return sum;
+}
+
+ServerListing Services::listing_of(const Server& server) const {
+  const Load load = slot_load(server.slot);
+  ServerListing listing;
+  listing.spec = server.spec;
+  listing.active = load.active;
+  listing.inactive = load.inactive;
+  listing.totals = totals(server) - server.baseline;
+  listing.rates = server.estimator.rates();
+  return listing;
+}
+
+ServiceListing Services::listing_of(const ServiceRecord& service) const {
+  ServiceListing listing;
+  listing.spec = service.spec;
+  listing.address_is_local = service.local;
+  for (const auto& server : service.servers) listing.servers.push_back(listing_of(*server));
+  listing.totals = gross_totals(service) - service.baseline;
+  listing.rates = service.estimator.rates();
+  return listing;
+}
+
+std::vector<ServiceListing> Services::list() const {
+  std::vector<const ServiceRecord*> order;
+  for (const auto& [key, service] : records_) {
+    if (!service->removed) order.push_back(service.get());
+  }
+  std::sort(order.begin(), order.end(),
+            [](const auto* a, const auto* b) { return a->added < b->added; });
+  std::vector<ServiceListing> listings;
+  for (const ServiceRecord* service : order) listings.push_back(listing_of(*service));
+  return listings;
+}
+
+absl::StatusOr<ServiceListing> Services::find(const ServiceKey& key) const {
+  const ServiceRecord* service = record(key);
+  if (service == nullptr) return no_service();
+  return listing_of(*service);
+}
+
+template <class Address>
+std::optional<ConnectionListing> Services::connection_at(const ConnectionTable<Address>& table,
+                                                         std::uint32_t index) const {
+  const auto connection = table.read(index);
+  if (!connection || connection->server_slot >= server_table_.size()) return std::nullopt;
+  const RealServer* server = server_table_[connection->server_slot];
+  if (server == nullptr) return std::nullopt;
+  ConnectionListing row;
+  row.protocol = connection->protocol;
+  row.state =
+      row.protocol == Protocol::tcp ? std::string(kTcpStateNames[connection->state]) : "UDP";
+  const auto left = static_cast<std::int32_t>(connection->deadline - clock_());
+  row.expires = static_cast<std::uint32_t>(std::max(left, 0)) / kTicksPerSecond;
+  row.client = connection->client;
+  row.client_port = connection->client_port.host();
+  row.virtual_address = connection->virtual_address;
+  row.virtual_port = connection->virtual_port.host();
+  row.server = server->address;
+  row.server_port = connection->server_port.host();
+  return row;
+}
+
+// Positions of one worker: its IPv4 table, followed by its IPv6 table.
+bool Services::visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
+                                 const std::function<void(const ConnectionListing&)>& visit) const {
+  for (std::uint32_t looked = 0; looked < at_most; ++looked) {
+    if (cursor.worker == workers_.size()) return false;
+    const WorkerState& worker = *workers_[cursor.worker];
+    const std::uint32_t ipv4_end = worker.ipv4.capacity();
+    const bool v4 = cursor.position < ipv4_end;
+    const std::uint32_t index = v4 ? cursor.position : cursor.position - ipv4_end;
+    if (v4 && index >= worker.ipv4.high_water()) {
+      cursor.position = ipv4_end;
+    } else if (!v4 && index >= worker.ipv6.high_water()) {
+      ++cursor.worker;
+      cursor.position = 0;
+    } else {
+      const auto row = v4 ? connection_at(worker.ipv4, index) : connection_at(worker.ipv6, index);
+      if (row) visit(*row);
+      ++cursor.position;
+    }
+  }
+  return true;
+}
+
+absl::Status Services::zero(const std::optional<ServiceKey>& key) {
+  if (key && record(*key) == nullptr) return no_service();
+  for (const auto& [other, service] : records_) {
+    if (service->removed || (key && other != *key)) continue;
+    service->baseline = gross_totals(*service);
+    service->estimator.restart(service->baseline);
+    for (const auto& server : service->servers) restart_counting(*server);
+  }
+  return absl::OkStatus();
+}
+
+// ---- Timeouts, counters, settings ----
+
+IpvsTimeouts Services::timeouts() const {
+  return {settings_->tcp_timeouts[kEstablished], settings_->tcp_timeouts[kFinWait],
+          settings_->udp_timeout};
+}
+
+void Services::change_settings(const Settings& settings) {
+  settings_ = std::make_shared<Settings>(settings);
+  publish();
+}
+
+absl::Status Services::set_timeouts(const IpvsTimeouts& timeouts) {
+  Settings next = *settings_;
+  if (timeouts.tcp != 0) next.tcp_timeouts[kEstablished] = timeouts.tcp;
+  if (timeouts.tcp_fin != 0) next.tcp_timeouts[kFinWait] = timeouts.tcp_fin;
+  if (timeouts.udp != 0) next.udp_timeout = timeouts.udp;
+  change_settings(next);
+  return absl::OkStatus();
+}
+
+std::vector<std::pair<std::string, std::uint64_t>> Services::counters() const {
+  std::vector<std::pair<std::string, std::uint64_t>> rows;
+  for (std::size_t i = 1; i < kOutcomes; ++i) {
+    std::uint64_t sum = 0;
+    for (const WorkerState* worker : workers_) {
+      sum += worker->statistics[worker->index]->outcomes[i].read();
+    }
+    rows.emplace_back(kOutcomeNames[i], sum);
+  }
+  return rows;
+}
+
+std::vector<ServiceTable::Setting> Services::settings() const {
+  std::vector<Setting> rows;
+  for (const SettingRow& row : kSettingRows) {
+    rows.push_back({row.name, absl::StrCat(row.get(*settings_)), row.help});
+  }
+  return rows;
+}
+
+absl::Status Services::set_setting(const std::string& name, const std::string& value) {
+  std::string known;
+  for (const SettingRow& row : kSettingRows) {
+    absl::StrAppend(&known, known.empty() ? "" : ", ", row.name);
+    if (name != row.name) continue;
+    std::uint32_t number = 0;
+    if (!absl::SimpleAtoi(value, &number) || number > row.most) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " takes a number from 0 to ", row.most, ", not '", value, "'"));
+    }
+    Settings next = *settings_;
+    row.set(next, number);
+    change_settings(next);
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError(
+      absl::StrCat("there is no setting '", name, "'; the settings are: ", known));
+}
+
+}  // namespace weir
