@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <string_view>
 
 #include <absl/strings/str_cat.h>
@@ -51,7 +52,7 @@ absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
 }
 
 struct ProgramInfo {
-  bpf_prog_info info{};
+  bpf_prog_info info;
   std::array<std::uint32_t, kMaxMaps> maps{};
 };
 
@@ -59,6 +60,8 @@ absl::StatusOr<ProgramInfo> read_info(std::uint32_t id) {
   absl::StatusOr<Descriptor> program = open_program(id);
   if (!program.ok()) return program.status();
   ProgramInfo result;
+  // The kernel refuses padding that is not zero, which an initialiser may leave as it was.
+  std::memset(&result.info, 0, sizeof result.info);
   result.info.nr_map_ids = kMaxMaps;
   result.info.map_ids = reinterpret_cast<std::uintptr_t>(result.maps.data());
   std::uint32_t length = sizeof result.info;
@@ -106,7 +109,8 @@ absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program) {
   std::vector<BpfMap> maps;
   for (std::size_t i = 0; i < std::min<std::size_t>(info->info.nr_map_ids, kMaxMaps); ++i) {
     Descriptor map(bpf_map_get_fd_by_id(info->maps[i]));
-    bpf_map_info about{};
+    bpf_map_info about;
+    std::memset(&about, 0, sizeof about);
     std::uint32_t length = sizeof about;
     if (!map.is_open() || bpf_obj_get_info_by_fd(map.get(), &about, &length) != 0) {
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF map ", info->maps[i]));

@@ -199,8 +199,8 @@ class SteeringTest : public testing::Test {
     std::unique_ptr<Steering> steering = claim();
     EXPECT_TRUE(steering->make_way().ok());
     driver = new FakeDriver("va");
-    EXPECT_TRUE(steering->attach().ok());
-    EXPECT_TRUE(steering->update(lab_state(), kLabMacs).ok());
+    EXPECT_EQ(steering->attach(), absl::OkStatus());
+    EXPECT_EQ(steering->update(lab_state(), kLabMacs), absl::OkStatus());
     return steering;
   }
 };
@@ -479,7 +479,7 @@ TEST_F(SteeringTest, KilledWeirIsReplacedBehindTheGuard) {
   EXPECT_TRUE(guard_stands());
 
   const FakeDriver next("va");
-  ASSERT_TRUE(steering->attach().ok());
+  ASSERT_EQ(steering->attach(), absl::OkStatus());
   EXPECT_TRUE(guard_stands()) << "the new program's maps are still empty";
   ASSERT_TRUE(steering->update(lab_state(), kLabMacs).ok());
   EXPECT_FALSE(guard_stands());
