@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "dataplane/net/mix.h"
 
@@ -58,10 +59,9 @@ ConnectionTable<Address>::ConnectionTable(std::byte* memory, std::uint32_t capac
 
 template <class Address>
 auto ConnectionTable<Address>::hash(const Key& key) const noexcept -> Hash {
-  const std::uint64_t rest = std::uint64_t{key.source_port.raw()} |
-                             std::uint64_t{key.destination_port.raw()} << 16 |
-                             std::uint64_t{static_cast<std::uint8_t>(key.protocol)} << 32 |
-                             std::uint64_t{static_cast<std::uint8_t>(key.direction)} << 40;
+  // Ports, protocol and direction follow each other in the key.
+  const std::uint64_t rest = load<std::uint32_t>(&key.source_port) |
+                             std::uint64_t{load<std::uint16_t>(&key.protocol)} << 32;
   std::uint64_t mixed;
   if constexpr (sizeof(Address) == 4) {
     const std::uint64_t addresses =
@@ -103,8 +103,9 @@ bool ConnectionTable<Address>::matches(std::uint32_t entry, const Key& key) cons
   if ((entry & 1U) != static_cast<std::uint32_t>(key.direction)) return false;
   const Record& record = records_[entry / 2];
   if (key.direction == Direction::inbound) {
-    return record.client == key.source && record.virtual_address == key.destination &&
-           record.client_port == key.source_port && record.virtual_port == key.destination_port &&
+    // Both addresses, and both ports, lie side by side in the key and in the record.
+    return std::memcmp(&record.client, &key.source, 2 * sizeof(Address)) == 0 &&
+           std::memcmp(&record.client_port, &key.source_port, 2 * sizeof(Be16)) == 0 &&
            record.protocol == key.protocol;
   }
   const Key held = reply_key(record);
@@ -124,33 +125,41 @@ std::uint32_t ConnectionTable<Address>::search(const Bucket& bucket, std::uint32
 }
 
 template <class Address>
+std::uint32_t ConnectionTable<Address>::find_slowly(const Hash& h, const Key& key) const noexcept {
+  const Bucket& first = buckets_[h.bucket];
+  const std::uint32_t found = search(first, matching_slots(first, h.tag), key);
+  if (found != kNoConnection || first.overflow == 0) return found;
+  const Bucket& second = buckets_[other_bucket(h.bucket, h.tag)];
+  return search(second, matching_slots(second, h.tag), key);
+}
+
+template <class Address>
 void ConnectionTable<Address>::find(std::span<const Key* const> keys,
                                     std::span<std::uint32_t> found) const noexcept {
+  const std::size_t count = keys.size();
   Hash hashes[kMaxBurst];
-  std::uint32_t masks[kMaxBurst];
-  for (std::size_t i = 0; i < keys.size(); ++i) {
+  std::uint32_t entries[kMaxBurst];
+  for (std::size_t i = 0; i < count; ++i) {
     hashes[i] = hash(*keys[i]);
     __builtin_prefetch(&buckets_[hashes[i].bucket]);
   }
-  for (std::size_t i = 0; i < keys.size(); ++i) {
+  // The first entry whose tag matches is nearly always the one.
+  for (std::size_t i = 0; i < count; ++i) {
     const Bucket& bucket = buckets_[hashes[i].bucket];
-    masks[i] = matching_slots(bucket, hashes[i].tag);
-    if (masks[i] != 0) {
-      const auto slot = static_cast<std::size_t>(std::countr_zero(masks[i]));
-      const Record* record = &records_[bucket.entries[slot] / 2];
+    const std::uint32_t slots = matching_slots(bucket, hashes[i].tag);
+    entries[i] = kNone;
+    if (slots != 0) {
+      entries[i] = bucket.entries[static_cast<std::size_t>(std::countr_zero(slots))];
+      const auto* record = reinterpret_cast<const char*>(&records_[entries[i] / 2]);
       __builtin_prefetch(record);
-      if constexpr (sizeof(Record) > 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(record) + 64);
+      if constexpr (sizeof(Record) > 64) __builtin_prefetch(record + 64);
     } else if (bucket.overflow != 0) {
       __builtin_prefetch(&buckets_[other_bucket(hashes[i].bucket, hashes[i].tag)]);
     }
   }
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const Bucket& first = buckets_[hashes[i].bucket];
-    found[i] = search(first, masks[i], *keys[i]);
-    if (found[i] != kNoConnection || first.overflow == 0) continue;
-    const Bucket& second = buckets_[other_bucket(hashes[i].bucket, hashes[i].tag)];
-    found[i] = search(second, matching_slots(second, hashes[i].tag), *keys[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool hit = entries[i] != kNone && matches(entries[i], *keys[i]);
+    found[i] = hit ? entries[i] / 2 : find_slowly(hashes[i], *keys[i]);
   }
 }
 

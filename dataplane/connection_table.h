@@ -141,6 +141,7 @@ class ConnectionTable {
   std::uint32_t other_bucket(std::uint32_t bucket, std::uint16_t tag) const noexcept;
   bool matches(std::uint32_t entry, const Key& key) const noexcept;
   std::uint32_t search(const Bucket& bucket, std::uint32_t tag_mask, const Key& key) const noexcept;
+  std::uint32_t find_slowly(const Hash& h, const Key& key) const noexcept;
   static std::uint32_t matching_slots(const Bucket& bucket, std::uint16_t tag) noexcept;
 
   bool insert(const Key& key, std::uint32_t entry) noexcept;

@@ -85,7 +85,7 @@ bool has_good_checksum(const Ipv4Header& ip, unsigned header) noexcept {
   // Nearly all: a length known here becomes five additions.
   const std::uint64_t sum =
       header == sizeof ip ? checksum_add(&ip, sizeof ip) : checksum_add(&ip, header);
-  return fold_checksum(sum) == 0xffff;
+  return is_checksum_good(sum);
 }
 
 Outcome parse_ipv4(Packet& packet, Reader reader) noexcept {

@@ -155,29 +155,4 @@ bool encapsulate(Packet& packet, const IpAddress& from, const IpAddress& to,
   return true;
 }
 
-bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
-  const std::size_t header =
-      next_hop.vlan == 0 ? sizeof(EthernetHeader) : sizeof(EthernetHeader) + sizeof(VlanTag);
-  const auto before = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
-  if (before < header) return false;
-  packet.frame = packet.ip - header;
-  packet.headroom = static_cast<std::uint16_t>(before - header);
-  packet.length = static_cast<std::uint16_t>(header + packet.ip_length);
-  packet.port = next_hop.port;
-
-  auto& ethernet = *reinterpret_cast<EthernetHeader*>(packet.frame);
-  ethernet.destination = next_hop.destination;
-  ethernet.source = next_hop.source;
-  const Be16 type =
-      Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
-  if (next_hop.vlan == 0) {
-    ethernet.ether_type = type;
-  } else {
-    ethernet.ether_type = Be16::from_host(kEtherTypeVlan);
-    *reinterpret_cast<VlanTag*>(packet.frame + sizeof(EthernetHeader)) = {
-        Be16::from_host(next_hop.vlan), type};
-  }
-  return true;
-}
-
 }  // namespace weir

@@ -43,6 +43,26 @@ constexpr std::uint16_t tunnel_overhead(Family outer) noexcept {
 
 // Puts the Ethernet header, tagged where the next hop's interface is a VLAN, in front of the IP
 // packet and sets the port. False: no headroom.
-[[nodiscard]] bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept;
+[[nodiscard]] inline bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
+  constexpr auto kTagged = sizeof(EthernetHeader) + sizeof(VlanTag);
+  const std::size_t header = next_hop.vlan == 0 ? sizeof(EthernetHeader) : kTagged;
+  const auto before = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
+  if (before < header) return false;
+  packet.frame = packet.ip - header;
+  packet.headroom = static_cast<std::uint16_t>(before - header);
+  packet.length = static_cast<std::uint16_t>(header + packet.ip_length);
+  packet.port = next_hop.port;
+
+  const Be16 type =
+      Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
+  auto& ethernet = *reinterpret_cast<EthernetHeader*>(packet.frame);
+  ethernet = {next_hop.destination, next_hop.source, type};
+  if (next_hop.vlan != 0) [[unlikely]] {
+    ethernet.ether_type = Be16::from_host(kEtherTypeVlan);
+    *reinterpret_cast<VlanTag*>(packet.frame + sizeof(EthernetHeader)) = {
+        Be16::from_host(next_hop.vlan), type};
+  }
+  return true;
+}
 
 }  // namespace weir

@@ -12,7 +12,7 @@ ServiceIndex::ServiceIndex(std::size_t entries)
 template <class Address>
 void ServiceIndex::add(std::vector<Entry<Address>>& entries, const Entry<Address>& wanted) {
   if (find(wanted.address, wanted.port, wanted.protocol, wanted.role) != nullptr) return;
-  std::uint64_t at = hash(wanted.address, wanted.port, wanted.protocol, wanted.role);
+  std::uint64_t at = hash(wanted.address, tail_of(wanted.port, wanted.protocol, wanted.role));
   while (entries[at & mask_].role != Role::none) ++at;
   entries[at & mask_] = wanted;
 }

@@ -57,6 +57,7 @@ class ServiceIndex {
     Role role = Role::none;
     ServiceSlot slot = 0;
   };
+  static_assert(sizeof(Entry<Ipv4Address>) == 16 && sizeof(Entry<Ipv6Address>) == 32);
 
   template <class Address>
   const std::vector<Entry<Address>>& entries() const noexcept {
@@ -67,9 +68,18 @@ class ServiceIndex {
     }
   }
 
-  template <class Address>
-  static std::uint64_t hash(const Address& address, Be16 port, Protocol protocol,
-                            Role role) noexcept;
+  // What follows the address in an entry, in the upper half of a word.
+  static constexpr std::uint64_t tail_of(Be16 port, Protocol protocol, Role role) noexcept {
+    return std::uint64_t{port.raw()} << 32 |
+           std::uint64_t{static_cast<std::uint8_t>(protocol)} << 48 |
+           std::uint64_t{static_cast<std::uint8_t>(role)} << 56;
+  }
+  static std::uint64_t hash(const Ipv4Address& address, std::uint64_t tail) noexcept;
+  static std::uint64_t hash(const Ipv6Address& address, std::uint64_t tail) noexcept;
+  static bool equal(const Entry<Ipv4Address>& entry, const Ipv4Address& address,
+                    std::uint64_t tail) noexcept;
+  static bool equal(const Entry<Ipv6Address>& entry, const Ipv6Address& address,
+                    std::uint64_t tail) noexcept;
   template <class Address>
   const Entry<Address>* find(const Address& address, Be16 port, Protocol protocol,
                              Role role) const noexcept;
@@ -82,33 +92,35 @@ class ServiceIndex {
   std::uint64_t mask_;
 };
 
-template <class Address>
-std::uint64_t ServiceIndex::hash(const Address& address, Be16 port, Protocol protocol,
-                                 Role role) noexcept {
-  constexpr std::uint64_t kFirst = 0x9e3779b97f4a7c15ULL;
-  constexpr std::uint64_t kSecond = 0xd1b54a32d192ed03ULL;
-  const std::uint64_t rest = std::uint64_t{port.raw()} << 32 |
-                             std::uint64_t{static_cast<std::uint8_t>(protocol)} << 48 |
-                             std::uint64_t{static_cast<std::uint8_t>(role)} << 56;
-  if constexpr (sizeof(Address) == 4) {
-    return multiply_mix(address.value.raw() ^ rest ^ kFirst, kSecond);
-  } else {
-    return multiply_mix(load<std::uint64_t>(address.bytes.data()) ^ kFirst,
-                        load<std::uint64_t>(address.bytes.data() + 8) ^ rest ^ kSecond);
-  }
+inline std::uint64_t ServiceIndex::hash(const Ipv4Address& address, std::uint64_t tail) noexcept {
+  return multiply_mix(address.value.raw() ^ tail ^ 0x9e3779b97f4a7c15ULL, 0xd1b54a32d192ed03ULL);
+}
+
+inline std::uint64_t ServiceIndex::hash(const Ipv6Address& address, std::uint64_t tail) noexcept {
+  return multiply_mix(load<std::uint64_t>(&address.bytes[0]) ^ 0x9e3779b97f4a7c15ULL,
+                      load<std::uint64_t>(&address.bytes[8]) ^ tail ^ 0xd1b54a32d192ed03ULL);
+}
+
+inline bool ServiceIndex::equal(const Entry<Ipv4Address>& entry, const Ipv4Address& address,
+                                std::uint64_t tail) noexcept {
+  // All that names an entry is one word.
+  return load<std::uint64_t>(&entry.address) == (address.value.raw() | tail);
+}
+
+inline bool ServiceIndex::equal(const Entry<Ipv6Address>& entry, const Ipv6Address& address,
+                                std::uint64_t tail) noexcept {
+  return load<std::uint32_t>(&entry.port) == tail >> 32 && entry.address == address;
 }
 
 template <class Address>
 auto ServiceIndex::find(const Address& address, Be16 port, Protocol protocol,
                         Role role) const noexcept -> const Entry<Address>* {
   const Entry<Address>* const all = entries<Address>().data();
-  for (std::uint64_t at = hash(address, port, protocol, role);; ++at) {
+  const std::uint64_t tail = tail_of(port, protocol, role);
+  for (std::uint64_t at = hash(address, tail);; ++at) {
     const Entry<Address>& entry = all[at & mask_];
+    if (equal(entry, address, tail)) return &entry;
     if (entry.role == Role::none) return nullptr;
-    if (entry.address == address && entry.port == port && entry.role == role &&
-        entry.protocol == protocol) {
-      return &entry;
-    }
   }
 }
 

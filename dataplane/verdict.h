@@ -51,7 +51,6 @@ enum class Outcome : std::uint8_t {
   drop_transmit_ring_full,
   drop_transmit_full,
   drop_exception_ring_full,
-  drop_no_exception_interface,
   count_
 };
 
@@ -96,7 +95,6 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("drop_transmit_ring_full"),
     std::string_view("drop_transmit_full"),
     std::string_view("drop_exception_ring_full"),
-    std::string_view("drop_no_exception_interface"),
 };
 static_assert(kOutcomeNames.size() == kOutcomes, "every outcome has a name");
 

@@ -34,6 +34,10 @@ inline std::uint64_t checksum_add(const void* bytes, std::size_t length,
   return sum;
 }
 
+// Whether a sum that includes its own checksum says that the bytes are intact: a multiple of 0xffff
+// is one's complement zero. Cheaper than folding. Not for a sum of nothing but zeros.
+constexpr bool is_checksum_good(std::uint64_t sum) noexcept { return sum % 0xffffU == 0; }
+
 inline Be16 checksum_finish(std::uint64_t sum) noexcept {
   return Be16::from_raw(static_cast<std::uint16_t>(~fold_checksum(sum)));
 }

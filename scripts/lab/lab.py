@@ -12,6 +12,7 @@ router, as clients are. With two arms, the servers are on a second LAN, 10.0.1.0
 
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -77,7 +78,7 @@ class Server(Namespace):
             commands += [f'ip address add {VIP[family]}/{host_length(family)} dev lo'
                          for family in families]
         if mode == 'tun':
-            commands += [f'ip link set eth0 xdp object {DECAPSULATION} section xdp']
+            commands += [f'ip link set eth0 xdp object {shlex.quote(DECAPSULATION)} section xdp']
         return commands
 
     def set_up(self, mode):
