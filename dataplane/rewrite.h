@@ -4,6 +4,9 @@
 // All take a parsed packet; worker thread.
 #pragma once
 
+#include <cstddef>
+#include <cstring>
+
 #include "dataplane/net/wire_headers.h"
 #include "dataplane/packet.h"
 #include "dataplane/routes.h"
@@ -56,7 +59,10 @@ constexpr std::uint16_t tunnel_overhead(Family outer) noexcept {
   const Be16 type =
       Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
   auto& ethernet = *reinterpret_cast<EthernetHeader*>(packet.frame);
-  ethernet = {next_hop.destination, next_hop.source, type};
+  // Both addresses at once: they lie side by side in either.
+  static_assert(offsetof(NextHop, source) == sizeof(MacAddress));
+  std::memcpy(packet.frame, &next_hop.destination, 2 * sizeof(MacAddress));
+  ethernet.ether_type = type;
   if (next_hop.vlan != 0) [[unlikely]] {
     ethernet.ether_type = Be16::from_host(kEtherTypeVlan);
     *reinterpret_cast<VlanTag*>(packet.frame + sizeof(EthernetHeader)) = {

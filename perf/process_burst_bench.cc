@@ -173,7 +173,8 @@ void BM_open(benchmark::State& state, ForwardMode mode) {
   Traffic traffic(1U << 31, TcpHeader::kSyn, From::clients);
   std::array<Packet, kMaxBurst> burst;
   std::uint32_t number = connections;
-  const std::uint32_t room = lab->worker().ipv4.capacity() - connections - kMaxBurst;
+  const auto room =
+      static_cast<std::uint32_t>(lab->worker().ipv4.capacity() - connections - kMaxBurst);
   for (auto _ : state) {
     if (number - connections > room) {
       state.PauseTiming();
