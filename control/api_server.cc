@@ -48,8 +48,8 @@ constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::seconds kSweepInterval{10};
 
 absl::Status failed(const std::string& path, const Error& error) {
-  const std::string sentence = "The API cannot listen on " + path + " (" + error.message() +
-                               "): choose another path with --socket.";
+  const std::string sentence = "the API cannot listen on " + path + " (" + error.message() +
+                               "): choose another path with --socket";
   return absl::InternalError(absl::string_view(sentence.data(), sentence.size()));
 }
 
@@ -157,8 +157,8 @@ absl::Status ApiServer::Listener::open() {
     Error refused;
     probe.connect(stream_protocol::endpoint(path_), refused);
     if (refused != asio::error::connection_refused) {
-      const std::string sentence = "Another process, probably a weir, uses " + path_ +
-                                   ": stop it or choose another --socket.";
+      const std::string sentence = "another process, probably a weir, uses " + path_ +
+                                   ": stop it or choose another --socket";
       return absl::FailedPreconditionError(absl::string_view(sentence.data(), sentence.size()));
     }
     std::filesystem::remove(path_, ignored);

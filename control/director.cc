@@ -360,6 +360,7 @@ void Director::run() {
   every(milliseconds(50), &Director::keep_house);
   every(milliseconds(1000), &Director::watch_links);
   every(std::chrono::seconds(10), &Director::mark_used_next_hops);
+  every(std::chrono::seconds(10), &Director::report_complaints);
   every(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
   signals_.add(SIGINT);
   signals_.add(SIGTERM);

@@ -2,6 +2,7 @@
 """Ways to start weir."""
 
 import os
+import shlex
 
 from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
 from lab import BUILD, Lab, run
@@ -38,8 +39,8 @@ def test_no_free_huge_pages():
         none = os.path.join(lab.directory, 'none')
         with open(none, 'w', encoding='utf-8') as file:
             file.write('0\n')
-        weir = ' '.join([os.path.join(BUILD, 'weir'), '--port eth0 --socket', lab.socket,
-                         *SMALL_TABLE])
+        weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
+                           *SMALL_TABLE])
         process = lab.director.start('sh', '-c', f'mount --bind {none} {count} && exec {weir}')
         process.wait_for_output('weir: ready', 30.0)
         expect('huge pages' in process.output(), 'weir does not say that it has no huge pages')
