@@ -299,8 +299,9 @@ void Director::update_steering() {
     if (steering == nullptr) continue;
     const absl::Status status = steering->update(state, network_->macs(port));
     const std::string error = status.ok() ? "" : std::string(status.message());
-    if (!error.empty() && error != told_steering_error_) log_line(error);
-    told_steering_error_ = error;
+    std::string& told = port_records_[port].told_error;
+    if (!error.empty() && error != told) log_line(error);
+    told = error;
   }
 }
 

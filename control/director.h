@@ -44,6 +44,7 @@ class Director {
     std::string device;                  // DPDK's name
     std::unique_ptr<Steering> steering;  // kernel interfaces only
     Network::LinkState last_state = Network::LinkState::up;
+    std::string told_error;  // of steering, so that each is said once
   };
   // A worker's state, in the order in which its parts need each other.
   struct WorkerRecord {
@@ -98,7 +99,6 @@ class Director {
   std::unique_ptr<ExceptionPath> exception_path_;
   std::unique_ptr<ApiServer> api_;
   std::vector<std::string> told_complaints_;
-  std::string told_steering_error_;
 };
 
 }  // namespace weir

@@ -47,7 +47,7 @@ struct alignas(64) Connection {
   ServerSlot server_slot;
   ServiceSlot service_slot;
   std::uint32_t packets_in;
-  std::uint32_t controller;      // index of the persistence template, for part 2 of the table
+  std::uint32_t controller;      // index of the persistence template
   std::uint32_t reply_next_hop;  // index 20 bits, generation of the routes 12 bits
   Address local;                 // fullnat: the director's own end towards the server
   Be16 local_port;

@@ -155,8 +155,9 @@ bool starts_anew(const Settings& settings, const Connection<Address>& connection
                  const RealServer* server, const Packet& packet) noexcept {
   // parse_frame leaves no flags in anything but TCP.
   const bool syn = (packet.tcp_flags & TcpHeader::kSyn) != 0;
-  if (!syn || settings.conn_reuse_mode == 0) return false;
+  if (!syn) return false;
   if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
+  if (settings.conn_reuse_mode == 0) return false;
   const TcpState state = connection.tcp_state();
   return state == TcpState::time_wait || state == TcpState::close ||
          ((settings.conn_reuse_mode & 2U) != 0 && state == TcpState::fin_wait &&

@@ -180,6 +180,33 @@ TEST_F(ServicesTest, impossible_services_are_refused_and_leave_nothing_behind) {
   EXPECT_EQ(listed().spec.scheduler, "rr");
 }
 
+TEST_F(ServicesTest, server_edited_from_nat_to_dr_keeps_the_replies_of_its_connections) {
+  add_service(services(), key_);
+  ServerSpec spec = server_spec(server_address(1), 80, ForwardMode::nat, 1);
+  must(services().add_server(key_, spec));
+  ASSERT_EQ(send_tcp(4000, kSyn), Outcome::nat_to_server);
+  spec.mode = ForwardMode::dr;
+  must(services().edit_server(key_, spec));
+  const Bytes reply = server_tcp({server_address(1), 80, "10.1.0.1", 4000}, kSyn | kAck);
+  EXPECT_EQ(lab_.send(reply, 1).outcome, Outcome::nat_to_client);
+  EXPECT_EQ(services().steered_servers().size(), 1U);
+  EXPECT_EQ(send_tcp(4000, kAck), Outcome::nat_to_server);
+  EXPECT_EQ(send_tcp(4001, kSyn), Outcome::dr_to_server);
+}
+
+TEST_F(ServicesTest, syn_of_a_drained_connection_starts_anew_whatever_the_reuse_mode) {
+  add_service(services(), key_);
+  must(services().set_setting("conn_reuse_mode", "0"));
+  must(services().set_setting("expire_nodest_conn", "1"));
+  must(services().add_server(key_, server(1)));
+  establish(1, 4000);
+  must(services().edit_server(key_, server(1, 0)));
+  must(services().add_server(key_, server(2)));
+  ASSERT_EQ(send_tcp(4000, kSyn), Outcome::nat_to_server);
+  EXPECT_EQ(listed_server(1).active + listed_server(1).inactive, 0U);
+  EXPECT_EQ(listed_server(2).active, 1U);
+}
+
 TEST_F(ServicesTest, lists_services_in_order_of_addition_and_servers_newest_first) {
   add_service(services(), service_key(Protocol::udp, kVip, 53));
   add_service(services(), key_);
