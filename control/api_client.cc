@@ -59,6 +59,10 @@ std::string server_path(const ServiceKey& key, const IpAddress& address, std::ui
          std::to_string(port);
 }
 
+std::string local_addresses_path(const std::optional<ServiceKey>& service) {
+  return service ? "/v1/services/" + path_of(*service) + "/local-addresses" : "/v1/local-addresses";
+}
+
 // Cuts pieces of a body into lines.
 class LineReader {
  public:
@@ -244,6 +248,39 @@ absl::Status ApiClient::edit_server(const ServiceKey& key, const ServerSpec& spe
 absl::Status ApiClient::delete_server(const ServiceKey& key, const IpAddress& address,
                                       std::uint16_t port) {
   return change(Method::remove, server_path(key, address, port));
+}
+
+absl::Status ApiClient::set_service_option(const ServiceKey& key, const ServiceOption& option) {
+  return change(Method::put, "/v1/services/" + path_of(key) + "/options/" + option.name,
+                to_json(option));
+}
+
+absl::Status ApiClient::add_local_addresses(const AddressRange& range,
+                                            const std::optional<ServiceKey>& service) {
+  return change(Method::post, local_addresses_path(service), to_json(range));
+}
+
+absl::Status ApiClient::delete_local_addresses(const AddressRange& range,
+                                               const std::optional<ServiceKey>& service) {
+  return change(Method::remove, local_addresses_path(service) + "/" + range.first.to_string() +
+                                    "/" + range.last.to_string());
+}
+
+absl::StatusOr<std::vector<LocalAddressListing>> ApiClient::local_addresses() {
+  return get_list<LocalAddressListing>("/v1/local-addresses", "local_addresses");
+}
+
+absl::Status ApiClient::add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at) {
+  return change(Method::post, at ? "/v1/mark-rules/" + std::to_string(*at) : "/v1/mark-rules",
+                to_json(rule));
+}
+
+absl::Status ApiClient::delete_mark_rule(std::uint32_t number) {
+  return change(Method::remove, "/v1/mark-rules/" + std::to_string(number));
+}
+
+absl::StatusOr<std::vector<MarkRuleSpec>> ApiClient::mark_rules() {
+  return get_list<MarkRuleSpec>("/v1/mark-rules", "mark_rules");
 }
 
 absl::StatusOr<std::vector<ServiceListing>> ApiClient::list() {

@@ -39,6 +39,16 @@ class ApiClient {
   absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec);
   absl::Status delete_server(const ServiceKey& key, const IpAddress& address, std::uint16_t port);
 
+  absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option);
+  absl::Status add_local_addresses(const AddressRange& range,
+                                   const std::optional<ServiceKey>& service);
+  absl::Status delete_local_addresses(const AddressRange& range,
+                                      const std::optional<ServiceKey>& service);
+  absl::StatusOr<std::vector<LocalAddressListing>> local_addresses();
+  absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at);
+  absl::Status delete_mark_rule(std::uint32_t number);
+  absl::StatusOr<std::vector<MarkRuleSpec>> mark_rules();
+
   absl::StatusOr<std::vector<ServiceListing>> list();
   absl::StatusOr<ServiceListing> find(const ServiceKey& key);
   // Calls `visit` while the listing still comes in.

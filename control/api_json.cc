@@ -14,6 +14,8 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 
+#include "control/text_forms.h"
+
 namespace weir {
 namespace {
 
@@ -123,6 +125,15 @@ class Reader {
       const auto protocol = protocol_value(text);
       if (protocol) into = *protocol;
       return protocol.has_value();
+    });
+  }
+  // A value that is written as `parse` reads it.
+  template <class Value, class Parse>
+  Reader& read_form(const char* name, Value& into, Parse parse) {
+    return with_text(name, [&](const std::string& text) {
+      const auto value = parse(text);
+      if (value) into = *value;
+      return value.has_value();
     });
   }
   template <class Enum>
@@ -318,6 +329,16 @@ void read_server(Reader& reader, ServerSpec& spec) {
       .read("tunnel_checksum", spec.tunnel_checksum);
 }
 
+std::optional<ServiceKey> key_of_path(const std::string& path) {
+  const std::size_t first = path.find('/');
+  const std::size_t last = path.rfind('/');
+  if (first == std::string::npos || first == last) return std::nullopt;
+  const auto key = key_from_path(path.substr(0, first), path.substr(first + 1, last - first - 1),
+                                 path.substr(last + 1));
+  if (!key.ok()) return std::nullopt;
+  return *key;
+}
+
 template <class Counts>
 json::value counts_object(const Counts& counts) {
   return json::object{{"connections", counts.connections},
@@ -346,6 +367,7 @@ json::value to_json(const ServerSpec& spec) { return server_object(spec); }
 
 json::value to_json(const ServerListing& server) {
   json::object object = server_object(server.spec);
+  if (server.is_local) object["is_local"] = true;
   object["active"] = server.active;
   object["inactive"] = server.inactive;
   object["persistent"] = server.persistent;
@@ -357,6 +379,11 @@ json::value to_json(const ServerListing& server) {
 json::object service_without_servers(const ServiceListing& service) {
   json::object object = spec_object(service.spec);
   object["address_is_local"] = service.address_is_local;
+  if (!service.options.empty()) {
+    json::array options;
+    for (const ServiceOption& option : service.options) options.push_back(to_json(option));
+    object["options"] = std::move(options);
+  }
   object["totals"] = counts_object(service.totals);
   object["rates"] = counts_object(service.rates);
   return object;
@@ -393,6 +420,35 @@ json::value to_json(const SyncDaemonSpec& daemon) {
 
 json::value to_json(const ServiceTable::Setting& setting) {
   return json::object{{"name", setting.name}, {"value", setting.value}, {"help", setting.help}};
+}
+
+json::value to_json(const ServiceOption& option) {
+  return json::object{{"name", option.name}, {"value", option.value}};
+}
+
+json::value to_json(const AddressRange& range) {
+  return json::object{{"first", range.first.to_string()}, {"last", range.last.to_string()}};
+}
+
+json::value to_json(const LocalAddressListing& addresses) {
+  json::object object = to_json(addresses.range).as_object();
+  if (addresses.service) object["service"] = path_of(*addresses.service);
+  object["count"] = addresses.count;
+  object["not_owned"] = addresses.not_owned;
+  return object;
+}
+
+json::value to_json(const MarkRuleSpec& spec) {
+  const MarkRule& rule = spec.rule;
+  json::object object;
+  if (rule.from) object["from"] = text_of(*rule.from);
+  if (rule.to) object["to"] = text_of(*rule.to);
+  if (rule.protocol) object["protocol"] = protocol_name(*rule.protocol);
+  if (!rule.source_ports.is_all()) object["source_ports"] = text_of(rule.source_ports);
+  if (!rule.ports.is_all()) object["ports"] = text_of(rule.ports);
+  if (!spec.on.empty()) object["on"] = spec.on;
+  object["mark"] = rule.mark;
+  return object;
 }
 
 json::value to_json(const NamedCounter& counter) {
@@ -444,7 +500,8 @@ absl::StatusOr<ServerListing> from_json(const json::value& value) {
   ServerListing server;
   Reader reader(value);
   read_server(reader, server.spec);
-  reader.read("active", server.active)
+  reader.read("is_local", server.is_local)
+      .read("active", server.active)
       .read("inactive", server.inactive)
       .read("persistent", server.persistent)
       .read_nested("totals", server.totals)
@@ -460,6 +517,7 @@ absl::StatusOr<ServiceListing> from_json(const json::value& value) {
   reader.read("address_is_local", service.address_is_local)
       .read_nested("totals", service.totals)
       .read_nested("rates", service.rates)
+      .read_nested("options", service.options)
       .read_nested("servers", service.servers);
   return finished(reader, std::move(service));
 }
@@ -508,6 +566,48 @@ absl::StatusOr<ServiceTable::Setting> from_json(const json::value& value) {
   Reader reader(value);
   reader.read("name", setting.name).read("value", setting.value).read("help", setting.help);
   return finished(reader, std::move(setting));
+}
+
+template <>
+absl::StatusOr<ServiceOption> from_json(const json::value& value) {
+  ServiceOption option;
+  Reader reader(value);
+  reader.read("name", option.name).read("value", option.value);
+  return finished(reader, std::move(option));
+}
+
+template <>
+absl::StatusOr<AddressRange> from_json(const json::value& value) {
+  AddressRange range;
+  Reader reader(value);
+  reader.read("first", range.first).read("last", range.last);
+  return finished(reader, range);
+}
+
+template <>
+absl::StatusOr<LocalAddressListing> from_json(const json::value& value) {
+  LocalAddressListing addresses;
+  Reader reader(value);
+  reader.read("first", addresses.range.first)
+      .read("last", addresses.range.last)
+      .read_form("service", addresses.service, key_of_path)
+      .read("count", addresses.count)
+      .read("not_owned", addresses.not_owned);
+  return finished(reader, std::move(addresses));
+}
+
+template <>
+absl::StatusOr<MarkRuleSpec> from_json(const json::value& value) {
+  MarkRuleSpec spec;
+  Reader reader(value);
+  reader.read_form("from", spec.rule.from, parse_prefix)
+      .read_form("to", spec.rule.to, parse_prefix)
+      .read_form("protocol", spec.rule.protocol, protocol_value)
+      .read_form("source_ports", spec.rule.source_ports, parse_port_range)
+      .read_form("ports", spec.rule.ports, parse_port_range)
+      .read("on", spec.on)
+      .read("mark", spec.rule.mark);
+  return finished(reader, std::move(spec));
 }
 
 template <>

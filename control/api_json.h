@@ -33,6 +33,10 @@ boost::json::value to_json(const ConnectionListing& connection);
 boost::json::value to_json(const IpvsTimeouts& timeouts);
 boost::json::value to_json(const SyncDaemonSpec& daemon);
 boost::json::value to_json(const ServiceTable::Setting& setting);
+boost::json::value to_json(const ServiceOption& option);
+boost::json::value to_json(const AddressRange& range);
+boost::json::value to_json(const LocalAddressListing& addresses);
+boost::json::value to_json(const MarkRuleSpec& rule);
 boost::json::value to_json(const NamedCounter& counter);
 // {"error": {"code": "NOT_FOUND", "message": "..."}}; not for an OK status.
 boost::json::value to_json(const absl::Status& status);
@@ -55,6 +59,14 @@ template <>
 absl::StatusOr<SyncDaemonSpec> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<ServiceTable::Setting> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<ServiceOption> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<AddressRange> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<LocalAddressListing> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<MarkRuleSpec> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<NamedCounter> from_json(const boost::json::value& json);
 

@@ -3,7 +3,9 @@
 
 #include <array>
 #include <cstddef>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -205,6 +207,89 @@ ApiReply delete_server(const Call& call) {
   });
 }
 
+ApiReply change_option(const Call& call) {
+  return with_service(call, [&](const ServiceKey& key) {
+    return with_body<ServiceOption>(call, [&](const ServiceOption& option) {
+      return option.name == call.names[3] ? call.table.set_service_option(key, option)
+                                          : other_than_named();
+    });
+  });
+}
+
+// FIRST and LAST, which are the names from `at` on.
+absl::StatusOr<AddressRange> range_name(const Call& call, std::size_t at) {
+  const auto first = IpAddress::parse(call.names[at]);
+  const auto last = IpAddress::parse(call.names[at + 1]);
+  if (!first || !last)
+    return absl::InvalidArgumentError("A range's path ends with its first and its last address.");
+  return AddressRange{*first, *last};
+}
+
+ApiReply list_local_addresses(const Call& call) {
+  json::array ranges;
+  for (const LocalAddressListing& range : call.table.local_addresses())
+    ranges.push_back(to_json(range));
+  return reply(json::object{{"local_addresses", std::move(ranges)}});
+}
+
+ApiReply add_common_addresses(const Call& call) {
+  return with_body<AddressRange>(call, [&](const AddressRange& range) {
+    return call.table.add_local_addresses(range, std::nullopt);
+  });
+}
+
+ApiReply add_service_addresses(const Call& call) {
+  return with_service(call, [&](const ServiceKey& key) {
+    return with_body<AddressRange>(call, [&](const AddressRange& range) {
+      return call.table.add_local_addresses(range, key);
+    });
+  });
+}
+
+ApiReply delete_common_addresses(const Call& call) {
+  const auto range = range_name(call, 0);
+  if (!range.ok()) return reply(range.status());
+  return reply(call.table.delete_local_addresses(*range, std::nullopt));
+}
+
+ApiReply delete_service_addresses(const Call& call) {
+  return with_service(call, [&](const ServiceKey& key) {
+    const auto range = range_name(call, 3);
+    if (!range.ok()) return reply(range.status());
+    return reply(call.table.delete_local_addresses(*range, key));
+  });
+}
+
+absl::StatusOr<std::uint32_t> rule_number(const Call& call) {
+  const auto number = parse_decimal(call.names[0], std::numeric_limits<std::uint32_t>::max());
+  if (!number) return absl::InvalidArgumentError("A rule's path ends with its number.");
+  return *number;
+}
+
+ApiReply list_mark_rules(const Call& call) {
+  json::array rules;
+  for (const MarkRuleSpec& rule : call.table.mark_rules()) rules.push_back(to_json(rule));
+  return reply(json::object{{"mark_rules", std::move(rules)}});
+}
+
+ApiReply append_mark_rule(const Call& call) {
+  return with_body<MarkRuleSpec>(
+      call, [&](const MarkRuleSpec& rule) { return call.table.add_mark_rule(rule, std::nullopt); });
+}
+
+ApiReply insert_mark_rule(const Call& call) {
+  const auto number = rule_number(call);
+  if (!number.ok()) return reply(number.status());
+  return with_body<MarkRuleSpec>(
+      call, [&](const MarkRuleSpec& rule) { return call.table.add_mark_rule(rule, *number); });
+}
+
+ApiReply delete_mark_rule(const Call& call) {
+  const auto number = rule_number(call);
+  if (!number.ok()) return reply(number.status());
+  return reply(call.table.delete_mark_rule(*number));
+}
+
 ApiReply list_connections(const Call& call) {
   auto cursor = std::make_shared<ConnectionCursor>();
   const ServiceTable& table = call.table;
@@ -280,6 +365,16 @@ constexpr std::array kRoutes = {
     Route{"POST", "/v1/services/*/*/*/servers", add_server},
     Route{"PUT", "/v1/services/*/*/*/servers/*/*", edit_server},
     Route{"DELETE", "/v1/services/*/*/*/servers/*/*", delete_server},
+    Route{"PUT", "/v1/services/*/*/*/options/*", change_option},
+    Route{"POST", "/v1/services/*/*/*/local-addresses", add_service_addresses},
+    Route{"DELETE", "/v1/services/*/*/*/local-addresses/*/*", delete_service_addresses},
+    Route{"GET", "/v1/local-addresses", list_local_addresses},
+    Route{"POST", "/v1/local-addresses", add_common_addresses},
+    Route{"DELETE", "/v1/local-addresses/*/*", delete_common_addresses},
+    Route{"GET", "/v1/mark-rules", list_mark_rules},
+    Route{"POST", "/v1/mark-rules", append_mark_rule},
+    Route{"POST", "/v1/mark-rules/*", insert_mark_rule},
+    Route{"DELETE", "/v1/mark-rules/*", delete_mark_rule},
     Route{"POST", "/v1/zero", zero_all},
     Route{"GET", "/v1/connections", list_connections},
     Route{"GET", "/v1/timeouts", get_timeouts},

@@ -6,6 +6,13 @@
 //   POST             /v1/services/SERVICE/zero             its statistics start at zero
 //   POST             /v1/services/SERVICE/servers          add a real server
 //   PUT DELETE       /v1/services/SERVICE/servers/ADDRESS/PORT
+//   PUT              /v1/services/SERVICE/options/NAME     {"name", "value"}
+//   POST             /v1/services/SERVICE/local-addresses  {"first", "last"}; for FullNAT
+//   DELETE           /v1/services/SERVICE/local-addresses/FIRST/LAST
+//   GET POST         /v1/local-addresses                   of all services; add for all
+//   DELETE           /v1/local-addresses/FIRST/LAST
+//   GET POST         /v1/mark-rules                        in order; add as the last one
+//   POST DELETE      /v1/mark-rules/NUMBER                 add before it; delete it
 //   POST             /v1/zero                              the statistics of all services
 //   GET              /v1/connections                       one JSON object a line
 //   GET PUT          /v1/timeouts

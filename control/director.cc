@@ -39,6 +39,14 @@ std::uint64_t available_memory() {
   return 0;
 }
 
+// Without the rules that are for other ports.
+SteeringState for_port(SteeringState state, std::uint16_t port) {
+  std::erase_if(state.mark_rules, [port](const SteeringRule& steering) {
+    return steering.rule.on_port.value_or(port) != port;
+  });
+  return state;
+}
+
 std::size_t aligned(std::size_t bytes) {
   return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
 }
@@ -104,7 +112,8 @@ absl::Status Director::start_dpdk() {
   const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
   constexpr unsigned kBufferBytes = 4096;
   constexpr unsigned kMegabyte = 1U << 20;
-  plan.megabytes = 128 + buffers / (kMegabyte / kBufferBytes);
+  plan.megabytes =
+      128 + buffers / (kMegabyte / kBufferBytes) + DatagramPool::megabytes(options_.workers);
   plan.huge_pages = free_huge_pages() >= plan.megabytes / 2;
   if (!plan.huge_pages) {
     log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
@@ -116,6 +125,9 @@ absl::Status Director::start_dpdk() {
   const auto pool = make_buffer_pool(buffers, mtu);
   if (!pool.ok()) return pool.status();
   pool_ = *pool;
+  auto datagrams = DatagramPool::make(options_.workers);
+  if (!datagrams.ok()) return datagrams.status();
+  datagrams_ = std::move(*datagrams);
   return absl::OkStatus();
 }
 
@@ -181,8 +193,20 @@ absl::StatusOr<std::unique_ptr<TableMemory>> Director::map_tables(std::size_t by
       bytes / kMegabyte, " MB each): ask for fewer with --connections-per-worker"));
 }
 
+// With a few keys some worker would have no ports of its own for fullnat.
+std::unique_ptr<OwnerMap> Director::make_owners() const {
+  constexpr int kAttempts = 64;  // more workers than groups cannot all have ports
+  std::unique_ptr<OwnerMap> owners;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    owners = std::make_unique<OwnerMap>(random_value<OwnerMap::Key>(), options_.workers);
+    const PortGroups groups(*owners, kFirstLocalPort, kLastLocalPort, 0);
+    if (groups.fewest_of_any_worker() != 0) break;
+  }
+  return owners;
+}
+
 absl::Status Director::make_workers() {
-  owners_ = std::make_unique<OwnerMap>(random_value<OwnerMap::Key>(), options_.workers);
+  owners_ = make_owners();
   publisher_ = std::make_unique<Publisher>(options_.workers);
   rings_ = std::make_unique<Rings>(options_.workers);
   const std::uint32_t capacity = options_.connections_per_worker;
@@ -205,8 +229,9 @@ absl::Status Director::make_workers() {
         .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, capacity, seed, now),
         .statistics = {},
         .now = now,
-        .icmp_budget = {},
-        .next_ip_id = random_value<std::uint16_t>()});
+        .next_ip_id = random_value<std::uint16_t>(),
+        .next_fragment_id = random_value<std::uint32_t>() / options_.workers * options_.workers + i,
+        .reassembly = Reassembly(*datagrams_, random_value<std::uint64_t>())});
     statistics_.push_back(record.statistics.get());
     states_.push_back(record.state.get());
     workers_.push_back(std::move(record));
@@ -246,10 +271,19 @@ absl::Status Director::open_control() {
   if (!api.ok()) return api.status();
   api_ = std::move(*api);
 
+  reserved_ports_ = std::make_unique<ReservedPorts>(options_.socket + ".reserved-ports");
   services_->on_notice(log_line);
+  const bool any_steered =
+      std::any_of(port_records_.begin(), port_records_.end(),
+                  [](const PortRecord& record) { return record.steering != nullptr; });
+  services_->set_ports(options_.ports, any_steered ? Steering::kMaxMarkRules : MarkRules::kMax);
+  for (const auto& [name, value] : options_.changed_settings) {
+    if (absl::Status status = services_->set_setting(name, value); !status.ok()) return status;
+  }
   services_->on_change([this] {
     network_->set_real_servers(services_->server_addresses());
     update_steering();
+    reserve_local_ports();
   });
   network_->on_change([this] { on_network_change(); });
   on_network_change();
@@ -288,6 +322,10 @@ void Director::update_steering() {
   SteeringState state;
   state.services = services_->steered_services();
   state.servers = services_->steered_servers();
+  state.fullnat_servers = services_->steered_fullnat_servers();
+  state.fullnat_addresses = services_->steered_local_addresses();
+  state.ftp_addresses = services_->steered_ftp_addresses();
+  state.mark_rules = services_->steered_mark_rules();
   for (const IpAddress& address : network_->addresses()) {
     const bool virtual_address =
         std::any_of(state.services.begin(), state.services.end(),
@@ -297,12 +335,28 @@ void Director::update_steering() {
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
     const auto& steering = port_records_[port].steering;
     if (steering == nullptr) continue;
-    const absl::Status status = steering->update(state, network_->macs(port));
+    const absl::Status status = steering->update(for_port(state, port), network_->macs(port));
     const std::string error = status.ok() ? "" : std::string(status.message());
     std::string& told = port_records_[port].told_error;
     if (!error.empty() && error != told) log_line(error);
     told = error;
   }
+}
+
+// Where the kernel would send from fullnat's addresses, too, it gets other ports than fullnat.
+void Director::reserve_local_ports() {
+  std::vector<IpAddress> servers;
+  for (const SteeringKey& server : services_->steered_fullnat_servers()) {
+    servers.push_back(server.address);
+  }
+  PortSet ports;
+  if (kernel_sends_from(services_->steered_local_addresses(), servers)) {
+    for (unsigned port = kFirstLocalPort; port <= kLastLocalPort; ++port) ports.set(port);
+  }
+  const absl::Status status = reserved_ports_->reserve(ports);
+  const std::string error = status.ok() ? "" : std::string(status.message());
+  if (!error.empty() && error != told_reservation_error_) log_line(error);
+  told_reservation_error_ = error;
 }
 
 void Director::watch_links() {
@@ -392,6 +446,11 @@ void Director::stop() {
   exception_path_.reset();
   exception_interfaces_.clear();
   network_.reset();
+  if (reserved_ports_ != nullptr) {
+    if (absl::Status status = reserved_ports_->restore(); !status.ok()) {
+      log_line(std::string(status.message()));
+    }
+  }
   services_.reset();
   workers_.clear();
   publisher_.reset();
@@ -404,6 +463,7 @@ void Director::stop() {
     }
   }
   port_records_.clear();
+  datagrams_.reset();
   if (dpdk_started_) stop_eal();
   dpdk_started_ = false;
 }

@@ -14,8 +14,10 @@
 #include "control/api_server.h"
 #include "control/network.h"
 #include "control/options.h"
+#include "control/reserved_ports.h"
 #include "control/services.h"
 #include "control/steering.h"
+#include "dataplane/dpdk_datagrams.h"
 #include "dataplane/dpdk_startup.h"
 #include "dataplane/exception_path.h"
 #include "dataplane/port.h"
@@ -60,12 +62,14 @@ class Director {
   absl::Status open_ports();
   absl::Status open_port(PortRecord& record);
   absl::Status open_exception_interfaces();
+  std::unique_ptr<OwnerMap> make_owners() const;
   absl::Status make_workers();
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();
   absl::Status open_control();
   void on_network_change();
   void update_steering();
+  void reserve_local_ports();
   void watch_links();
   void report_complaints();
   void drain_misses();
@@ -84,6 +88,7 @@ class Director {
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;
+  std::unique_ptr<DatagramPool> datagrams_;
   std::vector<PortRecord> port_records_;
   std::vector<Port> ports_;
   std::vector<std::unique_ptr<ExceptionInterface>> exception_interfaces_;
@@ -98,6 +103,8 @@ class Director {
   std::unique_ptr<Network> network_;
   std::unique_ptr<ExceptionPath> exception_path_;
   std::unique_ptr<ApiServer> api_;
+  std::unique_ptr<ReservedPorts> reserved_ports_;
+  std::string told_reservation_error_;
   std::vector<std::string> told_complaints_;
 };
 

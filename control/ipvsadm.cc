@@ -231,7 +231,7 @@ absl::Status IpvsadmRun::print_connections(const IpvsadmRequest& request) {
   NameLookup* names = names_for(request);
   bool titles_printed = false;
   const auto print_titles = [&] {
-    if (!std::exchange(titles_printed, true)) streams_.out << connection_titles();
+    if (!std::exchange(titles_printed, true)) streams_.out << connection_titles(request.columns);
   };
   const absl::Status status = weir_.for_each_connection([&](const ConnectionListing& connection) {
     print_titles();

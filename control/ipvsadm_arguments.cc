@@ -408,6 +408,9 @@ constexpr std::array kOptions = {
     OptionRow{{"real-server", 'r', kValue}, Slot::real_server, &P::set_server},
     OptionRow{{"masquerading", 'm', kNone}, Slot::forwarding_method,
               &P::set_mode<ForwardMode::nat>},
+    // Not of ipvsadm 1.31, but of those for FullNAT balancers.
+    OptionRow{{"fullnat", '\0', kNone}, Slot::forwarding_method,
+              &P::set_mode<ForwardMode::fullnat>},
     OptionRow{{"ipip", 'i', kNone}, Slot::forwarding_method, &P::set_mode<ForwardMode::tun>},
     OptionRow{{"gatewaying", 'g', kNone}, Slot::forwarding_method, &P::set_mode<ForwardMode::dr>},
     OptionRow{{"weight", 'w', kValue}, Slot::weight, &P::set_weight},
@@ -762,9 +765,11 @@ Problem ArgumentParser::finish_server() {
   static const SlotSet tunnel_options = {Slot::tun_type, Slot::tun_port, Slot::tun_nocsum,
                                          Slot::tun_csum, Slot::tun_remcsum};
   ServerSpec& server = request_.server;
-  if (service_.key.fwmark == 0 && server.mode != ForwardMode::nat) server.port = service_.key.port;
+  const bool keeps_port = server.mode == ForwardMode::dr || server.mode == ForwardMode::tun;
+  if (service_.key.fwmark == 0 && keeps_port) server.port = service_.key.port;
   if (server.mode != ForwardMode::tun) {
-    if (server.address.family() != service_.key.address.family())
+    const bool crosses = server.address.family() != service_.key.address.family();
+    if (crosses && server.mode != ForwardMode::fullnat)
       return usage_error("Different address family is allowed only for tunneling servers");
     if (given_.has_any(tunnel_options))
       return usage_error("Tunnel options conflict with forward method");

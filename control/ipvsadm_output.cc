@@ -152,7 +152,8 @@ std::string tunnel_info(const ServerSpec& server) {
 
 std::string server_columns(const ServerListing& server, const ListingStyle& style) {
   const ServerSpec& spec = server.spec;
-  const char* mode = names_of(spec.mode).shown;
+  const bool as_local = style.modes == ServerModes::in_effect && server.is_local;
+  const char* mode = names_of(as_local ? ForwardMode::local : spec.mode).shown;
   switch (style.columns) {
     case IpvsadmColumns::connection_counts:
       return format(" %-7s %-6d %-10u %-10u", mode, spec.weight, server.active, server.inactive);
@@ -347,7 +348,11 @@ std::string saved_lines(const ServiceListing& service, NameLookup* names) {
   return text;
 }
 
-std::string_view connection_titles() {
+std::string_view connection_titles(IpvsadmColumns columns) {
+  if (columns == IpvsadmColumns::persistent_connections)
+    return "IPVS connection entries\n"
+           "pro expire state       source             virtual            destination        "
+           "pe name          pe_data\n";
   return "IPVS connection entries\n"
          "pro expire state       source             virtual            destination\n";
 }

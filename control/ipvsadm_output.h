@@ -12,10 +12,14 @@
 
 namespace weir {
 
+// The mode of a real server on the director itself: as ipvsadm shows it, or local, as it is.
+enum class ServerModes : std::uint8_t { configured, in_effect };
+
 struct ListingStyle {
   IpvsadmColumns columns = IpvsadmColumns::connection_counts;
   NumberStyle numbers = NumberStyle::short_units;
   NameLookup* names = nullptr;  // null: numeric
+  ServerModes modes = ServerModes::configured;
 };
 
 // Services, and the real servers of each, as `ipvsadm -L` orders them.
@@ -30,7 +34,8 @@ std::string service_lines(const ServiceListing& service, const ListingStyle& sty
 // The lines of `ipvsadm -S` that make this service again. `names` null: numeric.
 std::string saved_lines(const ServiceListing& service, NameLookup* names);
 
-std::string_view connection_titles();
+// Persistent connections would have two columns more, for engines, which weir has none of.
+std::string_view connection_titles(IpvsadmColumns columns);
 std::string connection_line(const ConnectionListing& connection, NameLookup* names);
 
 std::string timeouts_line(const IpvsTimeouts& timeouts);

@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
+#include <absl/strings/strip.h>
 
 #include <boost/program_options.hpp>
 #include <cstdlib>
@@ -33,7 +34,8 @@ constexpr char kIntroduction[] =
 constexpr char kAfterwords[] =
     "\n"
     "A settings file has the same names, a line each: workers = 2, port = eth1 (repeated as\n"
-    "needed). What the command line says comes first.\n"
+    "needed). What the command line says comes first. Its section [settings] has what `weirctl\n"
+    "set` changes, by the same names: sloppy_tcp = 1.\n"
     "\n"
     "CPUs: each worker has one of its own; control floats over all of them. More workers than\n"
     "CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
@@ -61,17 +63,30 @@ po::options_description settings_description(Options& options) {
 }
 
 absl::Status read_settings(const std::string& path, const po::options_description& description,
-                           po::variables_map& values) {
+                           po::variables_map& values, Options& options) {
   std::ifstream file(path);
   if (!file) {
     return absl::NotFoundError(
         absl::StrCat("cannot read the settings file ", path, ": check its name and permissions"));
   }
+  constexpr absl::string_view kSection = "settings.";
+  constexpr bool kOthersToo = true;
   try {
-    po::store(po::parse_config_file(file, description), values);
+    po::basic_parsed_options<char> parsed = po::parse_config_file(file, description, kOthersToo);
+    for (const po::option& option : parsed.options) {
+      if (!option.unregistered) continue;
+      absl::string_view name = option.string_key;
+      if (!absl::ConsumePrefix(&name, kSection) || option.value.size() != 1) {
+        throw po::unknown_option(option.string_key);
+      }
+      options.changed_settings.emplace_back(name, option.value.front());
+    }
+    po::store(parsed, values);
   } catch (const po::error& error) {
     return absl::InvalidArgumentError(absl::StrCat("the settings file ", path, ": ", error.what(),
-                                                   "; the names are those of weir --help"));
+                                                   "; the names are those of weir --help, and in "
+                                                   "the section [settings] of `weirctl show "
+                                                   "settings`"));
   }
   return absl::OkStatus();
 }
@@ -142,7 +157,8 @@ absl::StatusOr<std::optional<Options>> parse_options(int argc, const char* const
       return std::optional<Options>();
     }
     if (values.count("settings") != 0) {
-      const auto status = read_settings(values["settings"].as<std::string>(), in_file, values);
+      const auto status =
+          read_settings(values["settings"].as<std::string>(), in_file, values, options);
       if (!status.ok()) return status;
     }
     po::notify(values);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/status/statusor.h>
@@ -19,6 +20,8 @@ struct Options {
   bool busy_poll = false;
   std::string socket = "/run/weir/weir.sock";
   std::vector<std::string> eal;
+  // Of the settings file's section [settings], in its order; weir checks them at its start.
+  std::vector<std::pair<std::string, std::string>> changed_settings;
 };
 
 // What a port of the command line names.

@@ -21,13 +21,11 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "dataplane/mark_rules.h"
 #include "dataplane/service.h"
 #include "dataplane/settings.h"
 
 namespace weir {
-
-enum class TunnelType : std::uint8_t { ipip, gue, gre };
-enum class TunnelChecksum : std::uint8_t { none, checksum, remote };
 
 inline constexpr std::uint32_t kEachClientAlone = 0xffffffff;
 
@@ -52,6 +50,34 @@ struct ServerSpec {
   TunnelType tunnel = TunnelType::ipip;
   std::uint16_t tunnel_port = 0;
   TunnelChecksum tunnel_checksum = TunnelChecksum::none;
+};
+
+// What a service has beyond IPVS, by name: client-address, gone-server, idle-timeout, table-size,
+// slow-start. They go with the service, and an edit by ipvsadm leaves them as they are.
+struct ServiceOption {
+  std::string name;
+  std::string value;
+};
+
+// Addresses of one family that fullnat sends from, both included.
+struct AddressRange {
+  IpAddress first;
+  IpAddress last;
+  friend auto operator<=>(const AddressRange&, const AddressRange&) = default;
+};
+
+struct LocalAddressListing {
+  std::optional<ServiceKey> service;  // none: for every service that has none of its own
+  AddressRange range;
+  std::uint32_t count = 0;
+  std::uint32_t not_owned = 0;  // of them, those that no interface of this host owns
+};
+
+// A rule, and weir's port that it is for, as the command line names it or by its number; empty:
+// all.
+struct MarkRuleSpec {
+  MarkRule rule;  // `on_port` is the table's own
+  std::string on;
 };
 
 struct Totals {
@@ -90,6 +116,7 @@ struct Rates {
 
 struct ServerListing {
   ServerSpec spec;
+  bool is_local = false;  // the address is this host's own: its packets go through the kernel
   std::uint32_t active = 0;
   std::uint32_t inactive = 0;
   std::uint32_t persistent = 0;
@@ -101,6 +128,7 @@ struct ServiceListing {
   ServiceSpec spec;
   bool address_is_local = true;        // false: no interface of this host owns the VIP
   std::vector<ServerListing> servers;  // newest first
+  std::vector<ServiceOption> options;  // those that are not default
   Totals totals;
   Rates rates;
 };
@@ -156,6 +184,22 @@ class ServiceTable {
   virtual absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec) = 0;
   virtual absl::Status delete_server(const ServiceKey& key, const IpAddress& address,
                                      std::uint16_t port) = 0;
+
+  virtual absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option) = 0;
+
+  // Local addresses of a service, or of all that have none of their own. What is taken away serves
+  // the connections that use it until they end.
+  virtual absl::Status add_local_addresses(const AddressRange& range,
+                                           const std::optional<ServiceKey>& service) = 0;
+  virtual absl::Status delete_local_addresses(const AddressRange& range,
+                                              const std::optional<ServiceKey>& service) = 0;
+  virtual std::vector<LocalAddressListing> local_addresses() const = 0;
+
+  // Rules are numbered from 1; the first that matches a packet gives it its mark. `at` puts a rule
+  // before the one that has this number; without it the rule is the last.
+  virtual absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at) = 0;
+  virtual absl::Status delete_mark_rule(std::uint32_t number) = 0;
+  virtual std::vector<MarkRuleSpec> mark_rules() const = 0;
 
   // All services, in the order in which they were added; or one.
   virtual std::vector<ServiceListing> list() const = 0;

@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace weir {
@@ -14,23 +15,61 @@ absl::Status not_yet(std::string_view what) {
       absl::StrCat("weir does not do ", absl::string_view(what.data(), what.size()), " yet"));
 }
 
+// What only ip_vs_ctl.c and ipvsadm together refuse.
+absl::Status check_persistence(const ServiceSpec& spec) {
+  constexpr std::uint32_t kLongest = 31U * 24 * 60 * 60;
+  if (spec.persistence_engine == "sip") return not_yet("persistence engines (--pe sip)");
+  if (!spec.persistence_engine.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no persistence engine ", spec.persistence_engine));
+  }
+  if (spec.persistence_timeout > kLongest) {
+    return absl::InvalidArgumentError("a service is persistent for at most 31 days");
+  }
+  if (spec.persistence_timeout == 0 && spec.key.fwmark == 0 && spec.key.port == 0) {
+    return absl::InvalidArgumentError("only a persistent service is for all ports");
+  }
+  const bool has_length = !spec.key.address.is_ipv4() && spec.persistence_mask != kEachClientAlone;
+  if (has_length && (spec.persistence_mask < 1 || spec.persistence_mask > 128)) {
+    return absl::InvalidArgumentError("the mask of an IPv6 service is a length from 1 to 128");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status check_service(const ServiceSpec& spec) {
-  if (spec.key.fwmark != 0) return not_yet("fwmark services");
-  if (spec.key.protocol == Protocol::sctp) return not_yet("SCTP");
-  if (spec.persistence_timeout != 0) return not_yet("persistence");
-  if (!spec.persistence_engine.empty()) return not_yet("persistence engines");
-  if (spec.one_packet) return not_yet("one-packet scheduling");
-  if (spec.key.port == 0) return not_yet("services for all ports");
-  if (make_scheduler(spec.scheduler, 0, 1) == nullptr) {
+  const auto names = scheduler_names();
+  if (std::find(names.begin(), names.end(), spec.scheduler) == names.end()) {
     return absl::NotFoundError(absl::StrCat("there is no scheduler ", spec.scheduler));
   }
-  if (!spec.scheduler_flags.empty()) return not_yet("scheduler flags");
+  const SchedulerOptions options{.name = spec.scheduler, .flags = spec.scheduler_flags};
+  if (const auto problem = check_options(options)) return absl::InvalidArgumentError(*problem);
+  if (auto status = check_persistence(spec); !status.ok()) return status;
+  if (spec.one_packet && spec.key.fwmark == 0 && spec.key.protocol != Protocol::udp) {
+    return absl::InvalidArgumentError("only datagrams of UDP are scheduled one by one");
+  }
   return absl::OkStatus();
 }
 
 bool is_unicast(const IpAddress& address) {
   const bool broadcast = address.is_ipv4() && address.ipv4().value.host() == 0xffffffffU;
   return !address.is_unspecified() && !address.is_multicast() && !broadcast;
+}
+
+// What only ip_vs_add_dest and ipvsadm together refuse.
+absl::Status check_tunnel(const ServerSpec& spec) {
+  if (spec.mode != ForwardMode::tun && spec.tunnel != TunnelType::ipip) {
+    return absl::InvalidArgumentError("only a real server of mode tun has a tunnel type");
+  }
+  if (spec.tunnel == TunnelType::gue && spec.tunnel_port == 0) {
+    return absl::InvalidArgumentError("a GUE tunnel needs a port");
+  }
+  if (spec.tunnel == TunnelType::gre && spec.tunnel_checksum == TunnelChecksum::remote) {
+    return absl::InvalidArgumentError("only GUE has a remote checksum");
+  }
+  if (spec.tunnel == TunnelType::ipip && spec.tunnel_checksum != TunnelChecksum::none) {
+    return absl::InvalidArgumentError("an IPIP tunnel has no checksum");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status check_server(const ServiceKey& key, const ServerSpec& spec) {
@@ -41,26 +80,46 @@ absl::Status check_server(const ServiceKey& key, const ServerSpec& spec) {
   if (spec.lower_threshold > spec.upper_threshold) {
     return absl::OutOfRangeError("the lower threshold is above the upper one");
   }
-  if (spec.address.family() != key.address.family() && spec.mode != ForwardMode::tun) {
+  const bool crosses = spec.mode == ForwardMode::tun || spec.mode == ForwardMode::fullnat;
+  if (spec.address.family() != key.address.family() && !crosses) {
     return absl::InvalidArgumentError(
-        "only a tunnel carries packets to a real server of another address family");
+        "only tunnels and fullnat lead to a real server of another address family");
   }
-  if (spec.upper_threshold != 0) return not_yet("connection thresholds");
-  if (spec.mode == ForwardMode::fullnat) return not_yet("FullNAT");
-  if (spec.mode == ForwardMode::local) return not_yet("real servers on the director itself");
-  if (spec.tunnel != TunnelType::ipip) return not_yet("GUE and GRE tunnels");
-  return absl::OkStatus();
+  if (spec.mode == ForwardMode::local) {
+    return absl::InvalidArgumentError(
+        "a real server is local by its address: give it any other mode");
+  }
+  return check_tunnel(spec);
 }
 
 // dr and tun leave the packet's port as it is.
+bool keeps_port(ForwardMode mode) { return mode == ForwardMode::dr || mode == ForwardMode::tun; }
+
 ServerSpec with_port(const ServiceKey& key, ServerSpec spec) {
-  if (spec.mode == ForwardMode::dr || spec.mode == ForwardMode::tun) spec.port = key.port;
+  if (keeps_port(spec.mode) && key.fwmark == 0) spec.port = key.port;
   return spec;
 }
 
+Persistence persistence_of(const ServiceSpec& spec) {
+  Persistence persistence{.timeout = spec.persistence_timeout};
+  persistence.mask.fill(0xff);
+  if (spec.persistence_mask == kEachClientAlone) return persistence;
+  if (spec.key.address.is_ipv4()) {
+    persistence.mask = IpAddress(Ipv4Address{Be32::from_host(spec.persistence_mask)}).bytes();
+    return persistence;
+  }
+  Ipv6Address ones;
+  ones.bytes.fill(0xff);
+  persistence.mask = IpAddress(ones).masked(static_cast<int>(spec.persistence_mask)).bytes();
+  return persistence;
+}
+
 std::string text_of(const ServiceKey& key) {
-  const char* protocol = key.protocol == Protocol::tcp ? "TCP " : "UDP ";
   const bool v6 = !key.address.is_ipv4();
+  if (key.fwmark != 0) return absl::StrCat("FWM ", key.fwmark, v6 ? " IPv6" : "");
+  const char* protocol = key.protocol == Protocol::tcp   ? "TCP "
+                         : key.protocol == Protocol::udp ? "UDP "
+                                                         : "SCTP ";
   return absl::StrCat(protocol, v6 ? "[" : "", key.address.to_string(), v6 ? "]:" : ":", key.port);
 }
 
@@ -100,7 +159,9 @@ Services::Services(Publisher& publisher, std::span<WorkerState* const> workers, 
       clock_(clock),
       surroundings_{RoutesBuilder().build(), std::make_shared<PortAddresses>(),
                     [](const IpAddress&) { return false; }},
-      settings_(std::make_shared<Settings>()) {
+      settings_(std::make_shared<Settings>()),
+      shared_(std::make_shared<SharedServers>(
+          workers.empty() ? 0 : workers.front()->own().loads.size())) {
   publish();
 }
 
@@ -130,19 +191,55 @@ void Services::replace_schedulers(ServiceRecord& service) {
   service.first_edit += service.edits.size();
   service.edits.clear();
   service.schedulers = std::make_shared<SchedulerSet>(workers);
-  const Edit bind = make_edit(Edit::Kind::bind, 0, candidates_of(service));
+  const std::vector<Candidate> list = candidates_of(service);
   for (unsigned worker = 0; worker < workers; ++worker) {
     WorkerScheduler& state = (*service.schedulers)[worker];
-    state.scheduler = make_scheduler(service.spec.scheduler, worker, workers);
-    state.scheduler->apply(bind);
+    state.scheduler = make_scheduler(scheduler_options(service), worker, workers);
+    state.scheduler->bind(list);
     state.edits_applied.add(service.first_edit);
   }
 }
 
-std::vector<Candidate> Services::candidates_of(const ServiceRecord& service) {
+Candidate Services::candidate_of(const Server& server) const {
+  return {.slot = server.slot,
+          .weight = server.spec.weight,
+          .last_weight = server.last_weight,
+          .generation = server_generations_[server.slot]};
+}
+
+std::vector<Candidate> Services::candidates_of(const ServiceRecord& service) const {
   std::vector<Candidate> list;
-  for (const auto& server : service.servers) list.push_back({server->slot, server->spec.weight});
+  list.reserve(service.servers.size());
+  for (const auto& server : service.servers) list.push_back(candidate_of(*server));
   return list;
+}
+
+SchedulerOptions Services::scheduler_options(const ServiceRecord& service) {
+  return {.name = service.spec.scheduler,
+          .flags = service.spec.scheduler_flags,
+          .table_size = service.options.table_size};
+}
+
+// The table for the list as it is: the one that is there already, where nothing has changed.
+std::shared_ptr<const LookupTable> Services::table_of(const ServiceRecord& service,
+                                                      const std::vector<Candidate>& list) {
+  if (service.removed) return nullptr;
+  const SchedulerOptions options = scheduler_options(service);
+  const Service* before = service.published.get();
+  const bool same = before != nullptr && !before->removed && before->scheduler_options == options &&
+                    before->candidates == list;
+  if (same) {
+    return before->table;
+  }
+  std::vector<ServerName> names;
+  names.reserve(service.servers.size());
+  for (const auto& server : service.servers) {
+    const bool ipv4 = service.spec.key.address.is_ipv4();
+    names.push_back({.address = server->spec.address.bytes(),
+                     .service_bytes = static_cast<std::uint8_t>(ipv4 ? 4 : 16),
+                     .port = server->spec.port});
+  }
+  return make_table(options, list, names);
 }
 
 void Services::retire(std::shared_ptr<const void> part) {
@@ -153,11 +250,16 @@ RealServer Services::describe(const ServiceRecord& service, const Server& server
   RealServer next;
   next.address = server.spec.address;
   next.port = Be16::from_host(server.spec.port);
-  next.mode = server.spec.mode;
+  next.mode = is_own(server.spec.address) ? ForwardMode::local : server.spec.mode;
+  next.upper_threshold = server.spec.upper_threshold;
+  next.lower_threshold = server.spec.lower_threshold;
   next.available = server.available && !service.removed;
+  next.tunnel = {server.spec.tunnel, server.spec.tunnel_checksum,
+                 Be16::from_host(server.spec.tunnel_port)};
   next.weight = server.spec.weight;
   next.slot = server.slot;
   next.generation = server_generations_[server.slot];
+  next.service = service.slot;
   const auto hash = static_cast<std::uint32_t>(std::hash<IpAddress>{}(server.spec.address));
   const Routes::Decision way = surroundings_.routes->find(server.spec.address, hash);
   next.next_hop_known = way.answer == Routes::Answer::found;
@@ -177,8 +279,32 @@ RealServer Services::describe(const ServiceRecord& service, const Server& server
   return next;
 }
 
+// ip_vs_schedule and ip_vs_sched_persist: a connection keeps the port that the client asked for
+// where the real server has none of its own, and where a persistent service is for many ports.
+void Services::note_replies(const ServiceRecord& service, Server& server) {
+  constexpr std::uint16_t kFtp = 21;
+  const ServiceSpec& spec = service.spec;
+  if (server.spec.mode == ForwardMode::nat) server.replies_to_clients = true;
+  if (server.spec.mode == ForwardMode::fullnat) server.replies_to_local_addresses = true;
+  const bool persistent = spec.persistence_timeout != 0;
+  const bool many_ports = spec.key.port == 0 || spec.key.port == kFtp;
+  if (many_ports && (persistent || server.spec.port == 0)) server.replies_from_all_ports = true;
+}
+
+std::uint16_t Services::reply_port(const ServiceRecord& service, const Server& server) {
+  if (server.replies_from_all_ports) return 0;
+  return server.spec.port != 0 ? server.spec.port : service.spec.key.port;
+}
+
+std::span<const Protocol> Services::reply_protocols(const ServiceKey& key) {
+  static constexpr std::array kWithPorts = {Protocol::tcp, Protocol::udp, Protocol::sctp};
+  if (key.fwmark != 0) return kWithPorts;
+  const auto at = std::find(kWithPorts.begin(), kWithPorts.end(), key.protocol);
+  return std::span(kWithPorts).subspan(static_cast<std::size_t>(at - kWithPorts.begin()), 1);
+}
+
 void Services::rebuild(const ServiceRecord& service, Server& server) {
-  server.has_replies = server.has_replies || server.spec.mode == ForwardMode::nat;
+  note_replies(service, server);
   auto next = std::make_shared<RealServer>(describe(service, server));
   server_table_[server.slot] = next.get();
   retire(std::exchange(server.published, std::move(next)));
@@ -191,6 +317,15 @@ void Services::rebuild(ServiceRecord& service) {
   next->generation = service.generation;
   next->removed = service.removed;
   next->candidates = candidates_of(service);
+  next->scheduler_options = scheduler_options(service);
+  next->table = table_of(service, next->candidates);
+  next->one_packet = service.spec.one_packet;
+  next->persistence = persistence_of(service.spec);
+  next->client_address = service.options.client_address;
+  next->gone_server = service.options.gone_server;
+  next->idle_timeout = service.options.idle_timeout;
+  next->slow_start = service.options.slow_start;
+  give_local_addresses(service, *next);
   next->schedulers = service.schedulers;
   next->first_edit = service.first_edit;
   next->edits = service.edits;
@@ -198,27 +333,52 @@ void Services::rebuild(ServiceRecord& service) {
   retire(std::exchange(service.published, std::move(next)));
 }
 
-void Services::note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position) {
+void Services::note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position,
+                         const Server& server) {
+  const std::vector<Candidate> list = candidates_of(service);
+  for (WorkerScheduler& state : *service.schedulers) state.scheduler->reserve(list.size());
   service.edits.push_back(
-      make_edit(kind, static_cast<std::uint32_t>(position), candidates_of(service)));
+      make_edit(kind, static_cast<std::uint32_t>(position), candidate_of(server), list));
   edited_.insert(service.slot);
 }
 
+void Services::add_reply_sources(ServiceIndex& index, const ServiceRecord& service,
+                                 const Server& server) {
+  using ReplyTo = ServiceIndex::ReplyTo;
+  const Be16 port = Be16::from_host(reply_port(service, server));
+  for (const Protocol protocol : reply_protocols(service.spec.key)) {
+    const IpAddress& address = server.spec.address;
+    const bool alone = service.spec.one_packet && service.spec.key.fwmark == 0;
+    if (server.replies_to_clients && alone) {
+      index.add_one_packet_server(address, port, server.slot);
+    } else if (server.replies_to_clients) {
+      index.add_reply_source(address, port, protocol, ReplyTo::client);
+    }
+    if (server.replies_to_local_addresses) {
+      index.add_reply_source(address, port, protocol, ReplyTo::local_address);
+    }
+  }
+}
+
 void Services::rebuild_index() {
-  std::size_t entries = 0;
+  const std::set<IpAddress> local_addresses = pools_.addresses();
+  std::size_t entries = local_addresses.size() + leaving_addresses_.size();
   for (const auto& [key, service] : records_) {
-    entries += 1 + service->servers.size() + service->trash.size();
+    const std::size_t servers = service->servers.size() + service->trash.size();
+    entries += 1 + reply_protocols(key).size() * servers;
   }
   auto index = std::make_shared<ServiceIndex>(entries);
+  for (const IpAddress& address : local_addresses) index->add_local_address(address);
+  for (const auto& [address, version] : leaving_addresses_) index->add_local_address(address);
   for (const auto& [key, service] : records_) {
     if (!service->local) continue;
-    index->add_service(key.address, Be16::from_host(key.port), key.protocol, service->slot);
+    if (key.fwmark != 0) {
+      index->add_fwmark_service(key.fwmark, key.address.family(), service->slot);
+    } else {
+      index->add_service(key.address, Be16::from_host(key.port), key.protocol, service->slot);
+    }
     for (const auto* list : {&service->servers, &service->trash}) {
-      for (const auto& server : *list) {
-        if (!server->has_replies) continue;
-        index->add_reply_source(server->spec.address, Be16::from_host(server->spec.port),
-                                key.protocol);
-      }
+      for (const auto& server : *list) add_reply_sources(*index, *service, *server);
     }
   }
   index_ = std::move(index);
@@ -236,6 +396,8 @@ void Services::publish() {
   next->routes = surroundings_.routes;
   next->ports = surroundings_.ports;
   next->settings = settings_;
+  next->marks = marks_;
+  next->shared = shared_;
   publisher_.publish(std::move(next), std::exchange(retired_, {}),
                      [this, version = version_, services = std::exchange(leaving_services_, {}),
                       servers = std::exchange(leaving_servers_, {})] {
@@ -266,6 +428,7 @@ void Services::forget_replayed_edits() {
 absl::Status Services::add_service(const ServiceSpec& spec) {
   if (record(spec.key) != nullptr) return absl::AlreadyExistsError("the service exists already");
   if (auto status = check_service(spec); !status.ok()) return status;
+  if (auto status = check_place(spec.key); !status.ok()) return status;
   auto& place = records_[spec.key];
   if (place == nullptr) {
     if (free_services_.empty() && service_table_.size() == kMaxServices) {
@@ -287,9 +450,10 @@ absl::Status Services::add_service(const ServiceSpec& spec) {
   }
   ServiceRecord& service = *place;
   service.spec = spec;
+  service.options = {};
   service.added = ++additions_;
   service.removed = false;
-  service.local = surroundings_.owns(spec.key.address);
+  service.local = spec.key.fwmark != 0 || surroundings_.owns(spec.key.address);
   replace_schedulers(service);
   // What counted for the service that was removed does not count for this one, nor for the servers
   // that it may take back (__ip_vs_update_dest).
@@ -316,13 +480,19 @@ absl::Status Services::edit_service(const ServiceSpec& spec) {
   service->spec = spec;
   if (other_scheduler) replace_schedulers(*service);
   rebuild(*service);
+  for (const auto& server : service->servers) note_replies(*service, *server);
+  index_stale_ = true;
   publish();
+  if (listener_) listener_();
   return absl::OkStatus();
 }
 
 void Services::remove_service(ServiceRecord& service) {
-  while (!service.servers.empty()) remove_server(service, 0);
   service.removed = true;
+  while (!service.servers.empty()) remove_server(service, 0);
+  LocalPools pools = pools_;
+  pools.forget(service.spec.key);
+  adopt_pools(std::move(pools));
   rebuild(service);
 }
 
@@ -371,6 +541,10 @@ std::unique_ptr<Services::Server> Services::new_server(const ServerSpec& spec) {
   ++server_generations_[server->slot];
   server->spec = spec;
   server->origin = slot_totals(server->slot);
+  // The marks of whoever had the slot before.
+  SharedServer& shared = (*shared_)[server->slot];
+  shared.overloaded.store(false, std::memory_order_relaxed);
+  shared.path_mtu.store(0, std::memory_order_relaxed);
   return server;
 }
 
@@ -378,7 +552,7 @@ void Services::place_server(ServiceRecord& service, std::unique_ptr<Server> serv
   server->available = true;
   rebuild(service, *server);
   service.servers.insert(service.servers.begin(), std::move(server));
-  note_edit(service, Edit::Kind::add, 0);
+  note_edit(service, Edit::Kind::add, 0, *service.servers.front());
   rebuild(service);
   index_stale_ = true;
 }
@@ -387,7 +561,7 @@ absl::Status Services::add_server(const ServiceKey& key, const ServerSpec& asked
   ServiceRecord* service = record(key);
   if (service == nullptr) return no_service();
   if (auto status = check_server(key, asked); !status.ok()) return status;
-  if (surroundings_.owns(asked.address)) return not_yet("real servers on the director itself");
+  if (auto status = check_local_addresses(key, asked); !status.ok()) return status;
   const ServerSpec spec = with_port(key, asked);
   if (position_of(*service, spec.address, spec.port) != service->servers.size()) {
     return absl::AlreadyExistsError("the service has this real server already");
@@ -397,9 +571,12 @@ absl::Status Services::add_server(const ServiceKey& key, const ServerSpec& asked
   if (server == nullptr) {
     return absl::ResourceExhaustedError("there is no room for more real servers");
   }
-  server->spec = spec;
+  const ServerSpec before = std::exchange(server->spec, spec);
+  server->last_weight = spec.weight;
+  change_thresholds(*server, before);
   place_server(*service, std::move(server));
-  if (!service->servers.front()->published->reachable && notice_) {
+  const RealServer& placed = *service->servers.front()->published;
+  if (!placed.reachable && placed.mode != ForwardMode::local && notice_) {
     notice_(absl::StrCat("real server ", spec.address.to_string(), " of ", text_of(key),
                          ": no route leads to it through a port of weir, so its packets are "
                          "dropped until one does"));
@@ -413,16 +590,19 @@ absl::Status Services::edit_server(const ServiceKey& key, const ServerSpec& aske
   ServiceRecord* service = record(key);
   if (service == nullptr) return no_service();
   if (auto status = check_server(key, asked); !status.ok()) return status;
+  if (auto status = check_local_addresses(key, asked); !status.ok()) return status;
   const ServerSpec spec = with_port(key, asked);
   const std::size_t position = position_of(*service, spec.address, spec.port);
   if (position == service->servers.size()) {
     return absl::NotFoundError("the service has no such real server");
   }
   Server& server = *service->servers[position];
-  const bool mode_changed = server.spec.mode != spec.mode;
-  server.spec = spec;
+  const ServerSpec before = std::exchange(server.spec, spec);
+  if (spec.weight != 0) server.last_weight = spec.weight;
+  const bool mode_changed = before.mode != spec.mode;
+  change_thresholds(server, before);
   rebuild(*service, server);
-  note_edit(*service, Edit::Kind::change, position);
+  note_edit(*service, Edit::Kind::change, position, server);
   rebuild(*service);
   if (mode_changed) index_stale_ = true;
   publish();
@@ -430,11 +610,29 @@ absl::Status Services::edit_server(const ServiceKey& key, const ServerSpec& aske
   return absl::OkStatus();
 }
 
+// __ip_vs_update_dest: what the thresholds say of the connections that are there.
+void Services::change_thresholds(const Server& server, const ServerSpec& before) {
+  const std::uint32_t upper = server.spec.upper_threshold;
+  if (upper == before.upper_threshold && server.spec.lower_threshold == before.lower_threshold) {
+    return;
+  }
+  const std::uint32_t lower =
+      server.spec.lower_threshold != 0 ? server.spec.lower_threshold : upper - upper / 4;
+  const Load load = slot_load(server.slot);
+  const std::uint64_t connections = std::uint64_t{load.active} + load.inactive;
+  auto& overloaded = (*shared_)[server.slot].overloaded;
+  if (upper == 0 || connections < lower) {
+    overloaded.store(false, std::memory_order_relaxed);
+  } else if (connections >= upper) {
+    overloaded.store(true, std::memory_order_relaxed);
+  }
+}
+
 void Services::remove_server(ServiceRecord& service, std::size_t position) {
   const auto at = service.servers.begin() + static_cast<std::ptrdiff_t>(position);
   std::unique_ptr<Server> server = std::move(*at);
   service.servers.erase(at);
-  note_edit(service, Edit::Kind::remove, position);
+  note_edit(service, Edit::Kind::remove, position, *server);
   server->available = false;
   rebuild(service, *server);
   server->removed_in = version_ + 1;
@@ -449,8 +647,8 @@ absl::Status Services::delete_server(const ServiceKey& key, const IpAddress& add
   std::size_t position = position_of(*service, address, port);
   if (position == service->servers.size()) {
     position = position_of(*service, address, key.port);
-    const bool as_service = position != service->servers.size() &&
-                            service->servers[position]->spec.mode != ForwardMode::nat;
+    const bool as_service =
+        position != service->servers.size() && keeps_port(service->servers[position]->spec.mode);
     if (!as_service) return absl::NotFoundError("the service has no such real server");
   }
   remove_server(*service, position);
@@ -471,7 +669,7 @@ void Services::refresh_ways(ServiceRecord& service) {
 
 void Services::refresh_ownership() {
   for (const auto& [key, service] : records_) {
-    const bool local = surroundings_.owns(key.address);
+    const bool local = key.fwmark != 0 || surroundings_.owns(key.address);
     if (local == service->local) continue;
     service->local = local;
     index_stale_ = true;
@@ -490,28 +688,6 @@ void Services::set_surroundings(Surroundings surroundings) {
   for (const auto& [key, service] : records_) refresh_ways(*service);
   publish();
   if (listener_) listener_();
-}
-
-std::vector<SteeringKey> Services::steered_services() const {
-  std::vector<SteeringKey> keys;
-  for (const auto& [key, service] : records_) {
-    if (service->local) keys.push_back({key.protocol, key.address, key.port});
-  }
-  return keys;
-}
-
-std::vector<SteeringKey> Services::steered_servers() const {
-  std::vector<SteeringKey> keys;
-  for (const auto& [key, service] : records_) {
-    if (!service->local) continue;
-    for (const auto* list : {&service->servers, &service->trash}) {
-      for (const auto& server : *list) {
-        if (!server->has_replies) continue;
-        keys.push_back({key.protocol, server->spec.address, server->spec.port});
-      }
-    }
-  }
-  return keys;
 }
 
 std::vector<IpAddress> Services::server_addresses() const {
@@ -563,6 +739,7 @@ void Services::housekeeping() {
       ++at;
     }
   }
+  freed = collect_local_addresses() || freed;
   if (!freed) return;
   index_stale_ = true;
   publish();

@@ -10,13 +10,17 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <absl/container/flat_hash_set.h>
 
+#include "control/local_pools.h"
+#include "control/service_options.h"
 #include "control/service_table.h"
 #include "control/steering.h"
+#include "dataplane/local_ports.h"
 #include "dataplane/packet_path.h"
 #include "dataplane/publisher.h"
 
@@ -59,14 +63,24 @@ class Services final : public ServiceTable {
   };
   void set_surroundings(Surroundings surroundings);
 
+  // Names of weir's ports, by number, for rules that are for one of them; and how many rules can
+  // be, where a port's steering cannot take all that the workers can.
+  void set_ports(std::vector<std::string> names, std::size_t mark_rules);
+
   // Called after services, real servers or the state of VIPs changed.
   void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
   // Called with a sentence for the log.
   void on_notice(std::function<void(const std::string&)> notice) { notice_ = std::move(notice); }
 
-  // What XDP steers to the workers; removed services and servers stay as long as their connections.
+  // What XDP steers to the workers; removed services, servers and local addresses stay as long as
+  // their connections.
   std::vector<SteeringKey> steered_services() const;
   std::vector<SteeringKey> steered_servers() const;
+  std::vector<SteeringKey> steered_fullnat_servers() const;
+  std::vector<IpAddress> steered_local_addresses() const;
+  // Where data connections of FTP go, beside the service itself.
+  std::vector<IpAddress> steered_ftp_addresses() const;
+  std::vector<SteeringRule> steered_mark_rules() const;
   // Addresses of all real servers, for the neighbours that are kept fresh.
   std::vector<IpAddress> server_addresses() const;
 
@@ -83,6 +97,15 @@ class Services final : public ServiceTable {
   absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec) override;
   absl::Status delete_server(const ServiceKey& key, const IpAddress& address,
                              std::uint16_t port) override;
+  absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option) override;
+  absl::Status add_local_addresses(const AddressRange& range,
+                                   const std::optional<ServiceKey>& service) override;
+  absl::Status delete_local_addresses(const AddressRange& range,
+                                      const std::optional<ServiceKey>& service) override;
+  std::vector<LocalAddressListing> local_addresses() const override;
+  absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at) override;
+  absl::Status delete_mark_rule(std::uint32_t number) override;
+  std::vector<MarkRuleSpec> mark_rules() const override { return mark_rules_; }
   std::vector<ServiceListing> list() const override;
   absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
   bool visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
@@ -98,8 +121,12 @@ class Services final : public ServiceTable {
   struct Server {
     ServerSpec spec;
     ServerSlot slot = 0;
+    std::int32_t last_weight = 0;  // of its weights the last above 0, or that of its addition
     bool available = true;
-    bool has_replies = false;      // it is or was nat: the replies of its connections pass
+    // Replies of its connections pass because it is, or was, nat or fullnat; from all of its ports.
+    bool replies_to_clients = false;
+    bool replies_to_local_addresses = false;
+    bool replies_from_all_ports = false;
     std::uint64_t removed_in = 0;  // the first version in which it is not available
     Totals origin;                 // of the slot's counters when the server took it
     Totals baseline;               // of totals() at the last -Z
@@ -108,16 +135,20 @@ class Services final : public ServiceTable {
   };
   struct ServiceRecord {
     ServiceSpec spec;
+    ServiceOptions options;
     ServiceSlot slot = 0;
     std::uint32_t generation = 0;
     std::uint64_t added = 0;  // order of addition
     bool removed = false;
-    bool local = false;                            // the VIP is an address of this host
+    bool local = false;  // the VIP is an address of this host, or it goes by a mark
     std::vector<std::unique_ptr<Server>> servers;  // newest first
     std::vector<std::unique_ptr<Server>> trash;
     std::shared_ptr<SchedulerSet> schedulers;
     std::uint64_t first_edit = 0;
     std::vector<Edit> edits;
+    // Made for `local_addresses`, and again when those change.
+    std::shared_ptr<const LocalAddresses> local_addresses;
+    std::shared_ptr<std::vector<LocalPorts>> local_ports;
     Totals departed;  // counted by servers whose slots are free again
     Totals baseline;
     RateEstimator estimator;
@@ -130,11 +161,20 @@ class Services final : public ServiceTable {
   ServiceRecord* record(const ServiceKey& key) const;
   static std::size_t position_of(const ServiceRecord& service, const IpAddress& address,
                                  std::uint16_t port);
+  bool is_own(const IpAddress& address) const;
+  absl::Status check_place(const ServiceKey& key) const;
+  absl::Status check_local_addresses(const ServiceKey& key, const ServerSpec& spec) const;
   // Changes of the model, each followed by publish().
   void replace_schedulers(ServiceRecord& service);
-  static std::vector<Candidate> candidates_of(const ServiceRecord& service);
-  void note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position);
+  Candidate candidate_of(const Server& server) const;
+  std::vector<Candidate> candidates_of(const ServiceRecord& service) const;
+  static SchedulerOptions scheduler_options(const ServiceRecord& service);
+  static std::shared_ptr<const LookupTable> table_of(const ServiceRecord& service,
+                                                     const std::vector<Candidate>& list);
+  void note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position,
+                 const Server& server);
   void rebuild(ServiceRecord& service);
+  void give_local_addresses(ServiceRecord& service, Service& to);
   RealServer describe(const ServiceRecord& service, const Server& server) const;
   void rebuild(const ServiceRecord& service, Server& server);
   void retire(std::shared_ptr<const void> part);
@@ -143,13 +183,26 @@ class Services final : public ServiceTable {
   std::unique_ptr<Server> take_back(ServiceRecord& service, const ServerSpec& spec);
   std::unique_ptr<Server> new_server(const ServerSpec& spec);
   void place_server(ServiceRecord& service, std::unique_ptr<Server> server);
+  void change_thresholds(const Server& server, const ServerSpec& before);
+  static void note_replies(const ServiceRecord& service, Server& server);
+  void adopt_pools(LocalPools next);
+  void change_mark_rules(std::vector<MarkRuleSpec> rules);
+  absl::StatusOr<MarkRuleSpec> checked(MarkRuleSpec rule) const;
   void refresh_ways(ServiceRecord& service);
   void refresh_ownership();
+  // Where replies of a server come from: its port, 0 for all of them, and the protocols.
+  static std::uint16_t reply_port(const ServiceRecord& service, const Server& server);
+  static std::span<const Protocol> reply_protocols(const ServiceKey& key);
+  // Of servers whose `kind` is set.
+  std::vector<SteeringKey> reply_sources(bool Server::*kind) const;
+  static void add_reply_sources(ServiceIndex& index, const ServiceRecord& service,
+                                const Server& server);
   void rebuild_index();
   void publish();
   void forget_replayed_edits();
   bool collect_trash(ServiceRecord& service);
   bool collect_service(ServiceRecord& service);
+  bool collect_local_addresses();
   void change_settings(const Settings& settings);
   // Counting.
   Totals slot_totals(ServerSlot slot) const;
@@ -160,6 +213,9 @@ class Services final : public ServiceTable {
   Totals gross_totals(const ServiceRecord& service) const;
   ServerListing listing_of(const Server& server) const;
   ServiceListing listing_of(const ServiceRecord& service) const;
+  // Calls look(table, index) for the next `at_most` places of the tables; false: that was the end.
+  template <class Look>
+  bool walk(ConnectionCursor& cursor, std::uint32_t at_most, Look&& look) const;
   template <class Address>
   std::optional<ConnectionListing> connection_at(const ConnectionTable<Address>& table,
                                                  std::uint32_t index) const;
@@ -184,6 +240,18 @@ class Services final : public ServiceTable {
   std::shared_ptr<const ServiceIndex> index_;
   bool index_stale_ = true;
   std::shared_ptr<const Settings> settings_;
+  LocalPools pools_;
+  // Local addresses that were taken away and may still have connections, with the first version in
+  // which no new ones can come; the walk that looks for these, and those that it has not met.
+  std::map<IpAddress, std::uint64_t> leaving_addresses_;
+  ConnectionCursor sweep_;
+  std::set<IpAddress> unseen_addresses_;
+  std::vector<std::string> port_names_;
+  std::size_t most_mark_rules_ = MarkRules::kMax;
+  std::vector<MarkRuleSpec> mark_rules_;
+  std::shared_ptr<const MarkRules> marks_ = std::make_shared<MarkRules>();
+  std::shared_ptr<SharedServers> shared_;
+  std::shared_ptr<const PortGroups> port_groups_;  // of the ports of local addresses
   std::uint64_t version_ = 0;
   std::uint64_t oldest_in_use_ = 0;  // no worker looks at a version before it
   absl::flat_hash_set<ServiceSlot> edited_;

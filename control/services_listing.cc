@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "control/services.h"
 
@@ -19,6 +20,8 @@ struct SettingRow {
   void (*set)(Settings&, std::uint32_t);
 };
 
+constexpr std::uint32_t kLongestExpiration = 365U * 24 * 60 * 60;
+
 constexpr SettingRow kSettingRows[] = {
     {"conn_reuse_mode",
      "a SYN on a connection in TIME_WAIT or CLOSE starts a new one (1; 2: FIN_WAIT too, 0: never)",
@@ -28,10 +31,44 @@ constexpr SettingRow kSettingRows[] = {
      "packets of a removed real server's connections: 0 dropped, 1 scheduled anew", 1,
      [](const Settings& s) { return std::uint32_t{s.expire_nodest_conn}; },
      [](Settings& s, std::uint32_t v) { s.expire_nodest_conn = v != 0; }},
+    {"expire_quiescent_template",
+     "1: a persistent client of a real server of weight 0 is scheduled anew", 1,
+     [](const Settings& s) { return std::uint32_t{s.expire_quiescent_template}; },
+     [](Settings& s, std::uint32_t v) { s.expire_quiescent_template = v != 0; }},
+    {"drop_entry",
+     "half-open and idle connections are given up for room: 0 never, 1 or 2 while a table is "
+     "nearly full, 3 always",
+     3, [](const Settings& s) { return s.drop_entry; },
+     [](Settings& s, std::uint32_t v) { s.drop_entry = v; }},
+    {"lblc_expiration", "seconds that lblc remembers a destination that nobody asks for",
+     kLongestExpiration, [](const Settings& s) { return s.lblc_expiration; },
+     [](Settings& s, std::uint32_t v) { s.lblc_expiration = v; }},
+    {"lblcr_expiration", "seconds after which lblcr takes the most loaded server out of a set",
+     kLongestExpiration, [](const Settings& s) { return s.lblcr_expiration; },
+     [](Settings& s, std::uint32_t v) { s.lblcr_expiration = v; }},
+    {"cache_bypass",
+     "1: packets of a fwmark service without a real server go on to where they are addressed", 1,
+     [](const Settings& s) { return std::uint32_t{s.cache_bypass}; },
+     [](Settings& s, std::uint32_t v) { s.cache_bypass = v != 0; }},
+    {"pmtu_disc",
+     "1: a packet too big that must not be fragmented is answered; 0: it is fragmented", 1,
+     [](const Settings& s) { return std::uint32_t{s.pmtu_disc}; },
+     [](Settings& s, std::uint32_t v) { s.pmtu_disc = v != 0; }},
+    {"nat_icmp_send", "1: a real server's packet of no connection is answered: port unreachable", 1,
+     [](const Settings& s) { return std::uint32_t{s.nat_icmp_send}; },
+     [](Settings& s, std::uint32_t v) { s.nat_icmp_send = v != 0; }},
     {"sloppy_tcp", "1: any TCP segment but a RST opens a connection, not only a SYN", 1,
      [](const Settings& s) { return std::uint32_t{s.sloppy_tcp}; },
      [](Settings& s, std::uint32_t v) { s.sloppy_tcp = v != 0; }},
+    {"sloppy_sctp", "1: any SCTP packet but an ABORT opens a connection, not only an INIT", 1,
+     [](const Settings& s) { return std::uint32_t{s.sloppy_sctp}; },
+     [](Settings& s, std::uint32_t v) { s.sloppy_sctp = v != 0; }},
 };
+
+std::string state_name(Protocol protocol, std::uint8_t state) {
+  if (protocol == Protocol::tcp) return std::string(kTcpStateNames[state]);
+  return protocol == Protocol::sctp ? std::string(kSctpStateNames[state]) : "UDP";
+}
 
 constexpr std::size_t kEstablished = static_cast<std::size_t>(TcpState::established);
 constexpr std::size_t kFinWait = static_cast<std::size_t>(TcpState::fin_wait);
@@ -64,7 +101,8 @@ Load Services::slot_load(ServerSlot slot) const {
 
 bool Services::has_connections(ServerSlot slot) const {
   return std::any_of(workers_.begin(), workers_.end(), [slot](const WorkerState* worker) {
-    return worker->statistics[worker->index]->loads[slot].connections.read() != 0;
+    const ServerLoad& load = worker->statistics[worker->index]->loads[slot];
+    return load.connections.read() != 0 || load.templates.read() != 0;
   });
 }
 
@@ -86,6 +124,11 @@ ServerListing Services::listing_of(const Server& server) const {
   const Load load = slot_load(server.slot);
   ServerListing listing;
   listing.spec = server.spec;
+  listing.is_local = server.published->mode == ForwardMode::local;
+  for (const WorkerState* worker : workers_) {
+    const auto& loads = worker->statistics[worker->index]->loads;
+    listing.persistent += loads[server.slot].templates.read();
+  }
   listing.active = load.active;
   listing.inactive = load.inactive;
   listing.totals = totals(server) - server.baseline;
@@ -97,6 +140,7 @@ ServiceListing Services::listing_of(const ServiceRecord& service) const {
   ServiceListing listing;
   listing.spec = service.spec;
   listing.address_is_local = service.local;
+  listing.options = list_options(service.options);
   for (const auto& server : service.servers) listing.servers.push_back(listing_of(*server));
   listing.totals = gross_totals(service) - service.baseline;
   listing.rates = service.estimator.rates();
@@ -126,16 +170,21 @@ std::optional<ConnectionListing> Services::connection_at(const ConnectionTable<A
                                                          std::uint32_t index) const {
   const auto connection = table.read(index);
   if (!connection || connection->server_slot >= server_table_.size()) return std::nullopt;
+  if (connection->has(kCompanion)) return std::nullopt;
   const RealServer* server = server_table_[connection->server_slot];
   if (server == nullptr) return std::nullopt;
   ConnectionListing row;
-  row.protocol = connection->protocol;
-  row.state =
-      row.protocol == Protocol::tcp ? std::string(kTcpStateNames[connection->state]) : "UDP";
+  if (connection->has(kTemplate)) {
+    row.protocol = static_cast<Protocol>(connection->client_port.host());
+    row.state = connection->state != 0 ? "ASSURED" : "NONE";
+  } else {
+    row.protocol = connection->protocol;
+    row.client_port = connection->client_port.host();
+    row.state = state_name(connection->protocol, connection->state);
+  }
   const auto left = static_cast<std::int32_t>(connection->deadline - clock_());
   row.expires = static_cast<std::uint32_t>(std::max(left, 0)) / kTicksPerSecond;
   row.client = connection->client;
-  row.client_port = connection->client_port.host();
   row.virtual_address = connection->virtual_address;
   row.virtual_port = connection->virtual_port.host();
   row.server = server->address;
@@ -144,8 +193,8 @@ std::optional<ConnectionListing> Services::connection_at(const ConnectionTable<A
 }
 
 // Positions of one worker: its IPv4 table, followed by its IPv6 table.
-bool Services::visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
-                                 const std::function<void(const ConnectionListing&)>& visit) const {
+template <class Look>
+bool Services::walk(ConnectionCursor& cursor, std::uint32_t at_most, Look&& look) const {
   for (std::uint32_t looked = 0; looked < at_most; ++looked) {
     if (cursor.worker == workers_.size()) return false;
     const WorkerState& worker = *workers_[cursor.worker];
@@ -158,12 +207,45 @@ bool Services::visit_connections(ConnectionCursor& cursor, std::uint32_t at_most
       ++cursor.worker;
       cursor.position = 0;
     } else {
-      const auto row = v4 ? connection_at(worker.ipv4, index) : connection_at(worker.ipv6, index);
-      if (row) visit(*row);
+      if (v4) {
+        look(worker.ipv4, index);
+      } else {
+        look(worker.ipv6, index);
+      }
       ++cursor.position;
     }
   }
   return true;
+}
+
+bool Services::visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
+                                 const std::function<void(const ConnectionListing&)>& visit) const {
+  return walk(cursor, at_most, [&](const auto& table, std::uint32_t index) {
+    if (const auto row = connection_at(table, index)) visit(*row);
+  });
+}
+
+// One slice of the walk over all connections that ends with the addresses that none of them has.
+bool Services::collect_local_addresses() {
+  constexpr std::uint32_t kPlaces = 2048;
+  if (leaving_addresses_.empty()) return false;
+  if (sweep_.worker == 0 && sweep_.position == 0) {
+    unseen_addresses_.clear();
+    for (const auto& [address, version] : leaving_addresses_) {
+      if (version <= oldest_in_use_) unseen_addresses_.insert(address);
+    }
+  }
+  if (unseen_addresses_.empty()) return false;
+  const bool more = walk(sweep_, kPlaces, [this](const auto& table, std::uint32_t index) {
+    const auto connection = table.read(index);
+    if (!connection || connection->mode() != ForwardMode::fullnat) return;
+    // What is translated has its local end in the companion.
+    if (!connection->has(kTranslated)) unseen_addresses_.erase(connection->local);
+  });
+  if (more) return false;
+  sweep_ = {};
+  for (const IpAddress& address : unseen_addresses_) leaving_addresses_.erase(address);
+  return !std::exchange(unseen_addresses_, {}).empty();
 }
 
 absl::Status Services::zero(const std::optional<ServiceKey>& key) {
@@ -207,6 +289,11 @@ std::vector<std::pair<std::string, std::uint64_t>> Services::counters() const {
     }
     rows.emplace_back(kOutcomeNames[i], sum);
   }
+  std::uint64_t given_up = 0;
+  for (const WorkerState* worker : workers_) {
+    given_up += worker->statistics[worker->index]->given_up.read();
+  }
+  rows.emplace_back("connections_given_up", given_up);
   return rows;
 }
 

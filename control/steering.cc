@@ -27,12 +27,14 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "dataplane/local_addresses.h"
 #include "dataplane/xdp/steer_maps.h"
 
 namespace weir {
 namespace {
 
 constexpr std::string_view kProgramName = "weir_steer";
+constexpr std::uint16_t kFtp = 21;
 
 // A frame has to fit into one buffer, which has to fit into a page: 4096 bytes less the buffer's
 // own headers (448), the driver's and XDP's headroom (128 + 256) and a tagged Ethernet header (18),
@@ -156,7 +158,30 @@ class KernelMap {
   Content content_;
 };
 
-using EndpointMap = KernelMap<weir_endpoint, weir_present>;
+// One of the program's arrays.
+template <class Value>
+class KernelArray {
+ public:
+  absl::Status open(std::vector<BpfMap>& maps, std::string_view name) {
+    const auto found =
+        std::find_if(maps.begin(), maps.end(), [&](const BpfMap& map) { return map.name == name; });
+    if (found == maps.end() || found->value_bytes != sizeof(Value)) {
+      return refuse("the steering program", absl::StrCat(" has no fitting map ", std::string(name),
+                                                         ": install the one built with this weir"));
+    }
+    map_ = std::move(found->descriptor);
+    return absl::OkStatus();
+  }
+  absl::Status write(std::uint32_t at, const Value& value) {
+    if (bpf_map_update_elem(map_.get(), &at, &value, BPF_ANY) == 0) return absl::OkStatus();
+    return absl::ErrnoToStatus(errno, "cannot change the steering program's settings");
+  }
+
+ private:
+  Descriptor map_;
+};
+
+using EndpointMap = KernelMap<weir_endpoint, std::uint8_t>;
 using AddressMap = KernelMap<weir_address, std::uint32_t>;
 using MacMap = KernelMap<weir_mac, weir_present>;
 
@@ -178,27 +203,78 @@ AddressMap::Bytes address_bytes(const IpAddress& address) {
   return AddressMap::bytes_of(to_key(address));
 }
 
+weir_rule to_entry(const SteeringRule& steering) {
+  const MarkRule& rule = steering.rule;
+  weir_rule entry{};
+  const auto set = [](const std::optional<IpPrefix>& prefix, auto& words, auto& masks) {
+    if (!prefix) return;
+    std::array<std::uint8_t, 16> mask{};
+    for (unsigned bit = 0; bit < prefix->length; ++bit) {
+      mask[bit / 8] = static_cast<std::uint8_t>(mask[bit / 8] | 0x80U >> bit % 8);
+    }
+    std::copy_n(load<std::array<std::uint64_t, 2>>(prefix->address.bytes().data()).begin(), 2,
+                words);
+    std::copy_n(load<std::array<std::uint64_t, 2>>(mask.data()).begin(), 2, masks);
+  };
+  set(rule.from, entry.source, entry.source_mask);
+  set(rule.to, entry.destination, entry.destination_mask);
+  entry.first_source_port = rule.source_ports.first;
+  entry.last_source_port = rule.source_ports.last;
+  entry.first_port = rule.ports.first;
+  entry.last_port = rule.ports.last;
+  entry.protocol = static_cast<std::uint16_t>(rule.protocol.value_or(Protocol::ip));
+  const auto families = [](bool ipv4, bool ipv6) {
+    return static_cast<std::uint16_t>((ipv4 ? WEIR_IPV4 : 0) | (ipv6 ? WEIR_IPV6 : 0));
+  };
+  entry.families = families(rule.concerns(Family::ipv4), rule.concerns(Family::ipv6));
+  entry.steered = families(steering.ipv4, steering.ipv6);
+  return entry;
+}
+
+static_assert(Steering::kMaxMarkRules == WEIR_MAX_RULES);
+static_assert(kFirstLocalPort == WEIR_FIRST_POOL_PORT && kLastLocalPort == WEIR_LAST_POOL_PORT);
+
 // What the maps should hold.
 struct Wanted {
   EndpointMap::Content services;
   EndpointMap::Content servers;
   AddressMap::Content addresses;
   MacMap::Content macs;
+  std::vector<weir_rule> rules;
+  std::uint32_t extras = 0;
 
   Wanted(const SteeringState& state, std::span<const MacAddress> own_macs) {
     for (const IpAddress& address : state.local_addresses) {
       addresses[address_bytes(address)] = WEIR_LOCAL;
     }
     for (const SteeringKey& service : state.services) {
-      services.emplace(endpoint_bytes(service), weir_present{1});
+      services[endpoint_bytes(service)] |= std::uint8_t{WEIR_SERVICE};
+      if (service.port == 0) extras |= WEIR_ALL_PORTS;
       std::uint32_t& roles = addresses[address_bytes(service.address)];
       roles = (roles & ~std::uint32_t{WEIR_LOCAL}) | WEIR_VIRTUAL;
     }
-    for (const SteeringKey& server : state.servers) {
-      servers.emplace(endpoint_bytes(server), weir_present{1});
-      addresses[address_bytes(server.address)] |= WEIR_SERVER;
+    for (const IpAddress& address : state.ftp_addresses) {
+      services[endpoint_bytes({Protocol::tcp, address, kFtp})] |= std::uint8_t{WEIR_FTP};
+      extras |= WEIR_FTP_DATA;
     }
+    for (const SteeringKey& server : state.servers) {
+      add_server(server, WEIR_TO_CLIENTS, WEIR_SERVER);
+    }
+    for (const SteeringKey& server : state.fullnat_servers) {
+      add_server(server, WEIR_TO_POOL, WEIR_FULLNAT_SERVER);
+    }
+    for (const IpAddress& address : state.fullnat_addresses) {
+      addresses[address_bytes(address)] |= WEIR_POOL;
+    }
+    for (const SteeringRule& rule : state.mark_rules) rules.push_back(to_entry(rule));
     for (const MacAddress& mac : own_macs) macs.emplace(mac.bytes, weir_present{1});
+  }
+
+ private:
+  void add_server(const SteeringKey& server, std::uint8_t kind, std::uint32_t role) {
+    servers[endpoint_bytes(server)] |= kind;
+    addresses[address_bytes(server.address)] |= role;
+    if (server.port == 0) extras |= WEIR_ALL_SERVER_PORTS;
   }
 };
 
@@ -209,12 +285,17 @@ struct Steering::Maps {
   EndpointMap servers;
   AddressMap addresses;
   MacMap macs;
+  KernelArray<weir_config> config;
+  KernelArray<weir_rule> rules;
+  std::uint32_t first_rule = 0;  // of those in use
 
   absl::Status open(std::vector<BpfMap> found) {
     absl::Status status = services.open(found, "services");
     if (status.ok()) status = servers.open(found, "servers");
     if (status.ok()) status = addresses.open(found, "addresses");
     if (status.ok()) status = macs.open(found, "macs");
+    if (status.ok()) status = config.open(found, "config");
+    if (status.ok()) status = rules.open(found, "rules");
     return status;
   }
   absl::Status check_room(const Wanted& wanted) const {
@@ -222,6 +303,10 @@ struct Steering::Maps {
     if (status.ok()) status = servers.check_room(wanted.servers);
     if (status.ok()) status = addresses.check_room(wanted.addresses);
     if (status.ok()) status = macs.check_room(wanted.macs);
+    if (status.ok() && wanted.rules.size() > WEIR_MAX_RULES) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the steering program holds at most ", WEIR_MAX_RULES, " rules for marks"));
+    }
     return status;
   }
   // Addresses come first: the director's own connections to a new real server must not be steered.
@@ -231,6 +316,19 @@ struct Steering::Maps {
     if (status.ok()) status = servers.add(wanted.servers);
     if (status.ok()) status = macs.add(wanted.macs);
     return status;
+  }
+  // New rules beside those in use, then all at once instead of them.
+  absl::Status configure(const Wanted& wanted) {
+    const std::uint32_t first = WEIR_MAX_RULES - first_rule;
+    for (std::uint32_t i = 0; i < wanted.rules.size(); ++i) {
+      if (absl::Status status = rules.write(first + i, wanted.rules[i]); !status.ok()) {
+        return status;
+      }
+    }
+    first_rule = first;
+    const auto count = static_cast<std::uint32_t>(wanted.rules.size());
+    return config.write(0,
+                        {.extras = wanted.extras, .rules = count == 0 ? 0 : first << 16 | count});
   }
   absl::Status remove_others(const Wanted& wanted) {
     absl::Status status = macs.remove_others(wanted.macs);
@@ -396,6 +494,7 @@ absl::Status Steering::update(const SteeringState& state, std::span<const MacAdd
   const Wanted wanted(state, macs);
   absl::Status status = maps_->check_room(wanted);
   if (status.ok()) status = maps_->add(wanted);
+  if (status.ok()) status = maps_->configure(wanted);
   if (status.ok()) status = maps_->remove_others(wanted);
   if (!status.ok()) return status;
   return guard_.lift();

@@ -24,6 +24,7 @@
 
 #include "control/bpf_program.h"
 #include "control/steering_guard.h"
+#include "dataplane/mark_rules.h"
 #include "dataplane/net/addresses.h"
 
 namespace weir {
@@ -34,10 +35,23 @@ struct SteeringKey {
   std::uint16_t port = 0;  // host order
 };
 
+// A rule for marks: of which families it takes packets to the workers. The first rule that matches
+// decides, also that there is none (neither family).
+struct SteeringRule {
+  MarkRule rule;
+  bool ipv4 = false;
+  bool ipv6 = false;
+};
+
 struct SteeringState {
-  std::vector<SteeringKey> services;       // whose VIP is an address of this host
-  std::vector<SteeringKey> servers;        // real servers of nat services
-  std::vector<IpAddress> local_addresses;  // of this host, VIPs left out
+  // Port 0 of any of these: all ports.
+  std::vector<SteeringKey> services;         // whose VIP is an address of this host
+  std::vector<SteeringKey> servers;          // real servers of nat services
+  std::vector<IpAddress> local_addresses;    // of this host, VIPs left out
+  std::vector<SteeringKey> fullnat_servers;  // replies to the addresses below
+  std::vector<IpAddress> fullnat_addresses;  // that fullnat sends from
+  std::vector<IpAddress> ftp_addresses;      // VIPs that data connections of FTP come to
+  std::vector<SteeringRule> mark_rules;      // for all ports; at most Steering::kMaxMarkRules
 };
 
 // The compiled program: $WEIR_STEER_OBJECT, or where the build puts it beside the executable.
@@ -50,6 +64,8 @@ class Steering {
   ~Steering();
   Steering(const Steering&) = delete;
   Steering& operator=(const Steering&) = delete;
+
+  static constexpr std::size_t kMaxMarkRules = 64;
 
   const std::string& interface() const noexcept { return interface_; }
   // Receive queues, as many transmit queues: all of them have to be opened.

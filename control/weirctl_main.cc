@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +15,8 @@
 #include "control/ipvsadm.h"
 #include "control/ipvsadm_output.h"
 #include "control/name_lookup.h"
+#include "control/text_forms.h"
+#include "control/weirctl_arguments.h"
 
 namespace {
 
@@ -28,12 +31,36 @@ Usage: weirctl [--socket PATH] COMMAND
   show connections          the connections of all workers
   show counters             every way out of the packet path, with its count of packets
   show settings             what can be changed while weir runs
-  set NAME VALUE            change one of these settings
+  show local-addresses      the director's addresses that FullNAT sends from
+  show mark-rules           the rules that give packets their marks
+  set NAME VALUE            change one of the settings
+  set service SERVICE OPTION VALUE
+                            change an option of a service:
+                              client-address hidden|toa|proxy   how a FullNAT real server learns
+                                                                who the client is
+                              gone-server drop|keep|reset       connections of a removed real
+                                                                server
+                              idle-timeout SECONDS              of established connections; 0: the
+                                                                global one
+                              table-size N                      of mh and conhash; 0: its default
+  add local-address ADDRESS|FIRST-LAST|PREFIX [SERVICE]
+  delete local-address ADDRESS|FIRST-LAST|PREFIX [SERVICE]
+                            addresses for FullNAT, of a service or of all that have none of their
+                            own; connections that use a deleted one go on
+  add mark-rule [at N] [from PREFIX] [to PREFIX] [protocol tcp|udp|sctp] [source-port A-B]
+      [port A-B] [on PORT] mark N
+                            a rule for fwmark services, the last one or number N. The first rule
+                            that matches a packet decides; mark 0 means that it has none. Packets
+                            to any destination count, not only those to this host.
+  delete mark-rule N        the rule that has this number in `show mark-rules`
   ipvsadm ARGUMENTS...      the same as the program ipvsadm: `weirctl ipvsadm -h` explains it
 
   --socket PATH             weir's socket; without it the environment variable WEIR_SOCKET,
                             else /run/weir/weir.sock
   --help
+
+SERVICE is `tcp ADDRESS:PORT`, the same with udp or sctp, or `fwmark N [ipv6]`; an IPv6 address
+before a port stands in [].
 
 Exit code: 0 done, 2 a command line that weirctl does not understand, 255 refused by weir or no
 weir answers; for `ipvsadm` its own.
@@ -42,11 +69,14 @@ Examples:
   ipvsadm -A -t 10.9.0.1:80 -s rr
   ipvsadm -a -t 10.9.0.1:80 -r 10.2.0.1:80 -m
   weirctl show counters
+  weirctl add local-address 10.2.0.200-10.2.0.203
+  weirctl add mark-rule to 203.0.113.0/24 protocol tcp port 80 mark 7
 )";
 
 struct Command {
   std::string_view name;
-  std::size_t arguments;
+  std::size_t least;  // arguments
+  std::size_t most;
   int (*run)(weir::ApiClient& weir, std::span<const std::string> arguments);
 };
 
@@ -60,19 +90,21 @@ int show_services(weir::ApiClient& weir, std::span<const std::string>) {
   auto services = weir.list();
   if (!services.ok()) return report(services.status());
   weir::sort_services(*services);
-  const weir::ListingStyle style;
+  const weir::ListingStyle style{.modes = weir::ServerModes::in_effect};
   std::cout << column_titles(style);
   for (const weir::ServiceListing& service : *services) {
     std::cout << service_lines(service, style);
     if (!service.address_is_local)
       std::cout << "     takes no traffic: no interface of this host owns "
                 << service.spec.key.address.to_string() << '\n';
+    for (const weir::ServiceOption& option : service.options)
+      std::cout << "     " << option.name << ' ' << option.value << '\n';
   }
   return 0;
 }
 
 int show_connections(weir::ApiClient& weir, std::span<const std::string>) {
-  std::cout << weir::connection_titles();
+  std::cout << connection_titles(weir::IpvsadmColumns::connection_counts);
   return report(weir.for_each_connection([](const weir::ConnectionListing& connection) {
     std::cout << weir::connection_line(connection, nullptr);
   }));
@@ -101,12 +133,81 @@ int set(weir::ApiClient& weir, std::span<const std::string> arguments) {
   return report(weir.set_setting(arguments[0], arguments[1]));
 }
 
+// The command line is not understood.
+int misused(const absl::Status& status) {
+  std::cerr << status.message() << "; weirctl --help explains it.\n";
+  return kUsage;
+}
+
+int set_service(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  const auto command = weir::parse_service_option(arguments);
+  if (!command.ok()) return misused(command.status());
+  return report(weir.set_service_option(command->service, command->option));
+}
+
+int show_local_addresses(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto addresses = weir.local_addresses();
+  if (!addresses.ok()) return report(addresses.status());
+  for (const weir::LocalAddressListing& listing : *addresses) {
+    std::cout << text_of(listing.range);
+    if (listing.service) std::cout << "  " << service_text(*listing.service);
+    std::cout << '\n';
+    if (listing.not_owned == 0) continue;
+    std::cout << "     gets no replies";
+    if (listing.not_owned < listing.count)
+      std::cout << " at " << listing.not_owned << " of " << listing.count << " addresses";
+    std::cout << ": no interface of this host owns " << (listing.not_owned == 1 ? "it" : "them")
+              << '\n';
+  }
+  return 0;
+}
+
+int add_local_address(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  const auto command = weir::parse_local_address(arguments);
+  if (!command.ok()) return misused(command.status());
+  return report(weir.add_local_addresses(command->range, command->service));
+}
+
+int delete_local_address(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  const auto command = weir::parse_local_address(arguments);
+  if (!command.ok()) return misused(command.status());
+  return report(weir.delete_local_addresses(command->range, command->service));
+}
+
+int show_mark_rules(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto rules = weir.mark_rules();
+  if (!rules.ok()) return report(rules.status());
+  for (std::size_t i = 0; i < rules->size(); ++i)
+    std::cout << i + 1 << ": " << mark_rule_text((*rules)[i]) << '\n';
+  return 0;
+}
+
+int add_mark_rule(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  const auto command = weir::parse_mark_rule(arguments);
+  if (!command.ok()) return misused(command.status());
+  return report(weir.add_mark_rule(command->rule, command->at));
+}
+
+int delete_mark_rule(weir::ApiClient& weir, std::span<const std::string> arguments) {
+  const auto number = weir::parse_decimal(arguments[0], std::numeric_limits<std::uint32_t>::max());
+  if (!number) return misused(absl::InvalidArgumentError("`delete mark-rule` takes a number"));
+  return report(weir.delete_mark_rule(*number));
+}
+
+constexpr std::size_t kAny = std::numeric_limits<std::size_t>::max();
 constexpr std::array kCommands = {
-    Command{"show services", 0, show_services},
-    Command{"show connections", 0, show_connections},
-    Command{"show counters", 0, show_counters},
-    Command{"show settings", 0, show_settings},
-    Command{"set", 2, set},
+    Command{"show services", 0, 0, show_services},
+    Command{"show connections", 0, 0, show_connections},
+    Command{"show counters", 0, 0, show_counters},
+    Command{"show settings", 0, 0, show_settings},
+    Command{"show local-addresses", 0, 0, show_local_addresses},
+    Command{"show mark-rules", 0, 0, show_mark_rules},
+    Command{"set service", 0, kAny, set_service},
+    Command{"set", 2, 2, set},
+    Command{"add local-address", 0, kAny, add_local_address},
+    Command{"delete local-address", 0, kAny, delete_local_address},
+    Command{"add mark-rule", 0, kAny, add_mark_rule},
+    Command{"delete mark-rule", 1, 1, delete_mark_rule},
 };
 
 int usage(const std::string& problem) {
@@ -124,8 +225,9 @@ int run_weirctl(weir::ApiClient& weir, std::span<const std::string> arguments) {
     if (arguments.size() < words) continue;
     const std::string name = two_words ? arguments[0] + " " + arguments[1] : arguments[0];
     if (name != command.name) continue;
-    if (arguments.size() != words + command.arguments)
-      return usage("`" + name + "` takes " + std::to_string(command.arguments) + " arguments");
+    const std::size_t given = arguments.size() - words;
+    if (given < command.least || given > command.most)
+      return usage("`" + name + "` takes " + std::to_string(command.least) + " arguments");
     return command.run(weir, arguments.subspan(words));
   }
   std::string given;

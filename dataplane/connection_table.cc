@@ -19,13 +19,23 @@ constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
 // Records are copied by words, which alias their fields.
 using Word [[gnu::may_alias]] = std::uint64_t;
 
+// One step over an address and a word.
+std::uint64_t mix(const Ipv4Address& address, std::uint64_t word, std::uint64_t seed) noexcept {
+  return multiply_mix(address.value.raw() ^ seed, word ^ kGolden);
+}
+
+std::uint64_t mix(const Ipv6Address& address, std::uint64_t word, std::uint64_t seed) noexcept {
+  return multiply_mix(load<std::uint64_t>(&address.bytes[0]) ^ seed,
+                      load<std::uint64_t>(&address.bytes[8]) ^ word ^ kGolden);
+}
+
 // In fewer buckets too many keys have the same one as both candidates.
 constexpr std::uint64_t kFewestBuckets = 16;
 
-// Room for both keys of every connection at load factor 0.9.
+// Room for both keys of every connection at load factor 0.8.
 std::uint32_t buckets_for(std::uint32_t capacity) noexcept {
   const std::uint64_t keys = std::uint64_t{capacity} * 2;
-  return static_cast<std::uint32_t>(std::max(kFewestBuckets, keys * 10 / 9 / 8 + 1));
+  return static_cast<std::uint32_t>(std::max(kFewestBuckets, (keys * 5 / 4 / 8 + 2) / 2 * 2));
 }
 
 }  // namespace
@@ -33,7 +43,7 @@ std::uint32_t buckets_for(std::uint32_t capacity) noexcept {
 template <class Address>
 std::size_t ConnectionTable<Address>::bytes_for(std::uint32_t capacity) noexcept {
   return sizeof(Header) + buckets_for(capacity) * sizeof(Bucket) +
-         std::size_t{capacity} * sizeof(Record);
+         std::size_t{capacity} * (sizeof(Record) + sizeof(SequenceShift));
 }
 
 template <class Address>
@@ -46,6 +56,7 @@ ConnectionTable<Address>::ConnectionTable(std::byte* memory, std::uint32_t capac
       bucket_count_(buckets_for(capacity)),
       seed_(seed) {
   records_ = reinterpret_cast<Record*>(buckets_ + bucket_count_);
+  shifts_ = reinterpret_cast<SequenceShift*>(records_ + capacity_);
   header_->magic = kMagic;
   header_->layout_version = kLayoutVersion;
   header_->record_bytes = sizeof(Record);
@@ -57,28 +68,24 @@ ConnectionTable<Address>::ConnectionTable(std::byte* memory, std::uint32_t capac
   for (auto& level : header_->wheel) level.fill(kNone);
 }
 
+// The bucket follows from the client's end alone, so that both keys of a nat connection lie side by
+// side, the tag from all the rest.
 template <class Address>
 auto ConnectionTable<Address>::hash(const Key& key) const noexcept -> Hash {
-  // Ports, protocol and direction follow each other in the key.
-  const std::uint64_t rest = load<std::uint32_t>(&key.source_port) |
-                             std::uint64_t{load<std::uint16_t>(&key.protocol)} << 32;
-  std::uint64_t mixed;
-  if constexpr (sizeof(Address) == 4) {
-    const std::uint64_t addresses =
-        std::uint64_t{key.source.value.raw()} | std::uint64_t{key.destination.value.raw()} << 32;
-    mixed = multiply_mix(addresses ^ seed_[0], rest ^ seed_[1]);
-  } else {
-    const auto word = [](const Ipv6Address& a, std::size_t at) {
-      return load<std::uint64_t>(&a.bytes[at]);
-    };
-    mixed = multiply_mix(word(key.source, 0) ^ seed_[0], word(key.source, 8) ^ seed_[1]) ^
-            multiply_mix(word(key.destination, 0) ^ seed_[1],
-                         word(key.destination, 8) ^ rest ^ seed_[0]);
-  }
-  mixed = multiply_mix(mixed ^ seed_[1], kGolden);
-  const auto tag = static_cast<std::uint16_t>(mixed);
-  return {static_cast<std::uint32_t>(reduce_range(mixed, bucket_count_)),
-          tag == 0 ? std::uint16_t{1} : tag};
+  const bool inbound = key.direction == Direction::inbound;
+  const Address& client = inbound ? key.source : key.destination;
+  const Address& other = inbound ? key.destination : key.source;
+  const std::uint16_t client_port = (inbound ? key.source_port : key.destination_port).raw();
+  const std::uint16_t other_port = (inbound ? key.destination_port : key.source_port).raw();
+  const std::uint64_t end = mix(client, std::uint64_t{client_port} << 32, seed_[0]);
+  const std::uint64_t rest =
+      mix(other,
+          std::uint64_t{other_port} << 32 | std::uint64_t{load<std::uint16_t>(&key.protocol)} << 48,
+          seed_[1]);
+  const auto tag = static_cast<std::uint16_t>(multiply_mix(end ^ rest, seed_[1]));
+  const auto bucket = static_cast<std::uint32_t>(
+      reduce_range(multiply_mix(end ^ seed_[1], kGolden), bucket_count_));
+  return {bucket ^ static_cast<std::uint32_t>(key.direction), tag == 0 ? std::uint16_t{1} : tag};
 }
 
 template <class Address>
@@ -153,7 +160,11 @@ void ConnectionTable<Address>::find(std::span<const Key* const> keys,
       const auto* record = reinterpret_cast<const char*>(&records_[entries[i] / 2]);
       __builtin_prefetch(record);
       if constexpr (sizeof(Record) > 64) __builtin_prefetch(record + 64);
-    } else if (bucket.overflow != 0) {
+      continue;
+    }
+    // Should it be opened: where its reply's key goes.
+    __builtin_prefetch(&buckets_[hashes[i].bucket ^ 1U]);
+    if (bucket.overflow != 0) {
       __builtin_prefetch(&buckets_[other_bucket(hashes[i].bucket, hashes[i].tag)]);
     }
   }
@@ -317,9 +328,9 @@ std::optional<std::uint32_t> ConnectionTable<Address>::open(const Record& record
     if (index == capacity_) return std::nullopt;
   }
   const std::uint32_t next_free = fresh ? kNone : records_[index].wheel_next;
-  if (!insert(inbound_key(record), index * 2)) return std::nullopt;
+  if (!record.has(kCompanion) && !insert(inbound_key(record), index * 2)) return std::nullopt;
   if (record.has(kReplyIndexed) && !insert(reply_key(record), index * 2 + 1)) {
-    erase(inbound_key(record), index * 2);
+    if (!record.has(kCompanion)) erase(inbound_key(record), index * 2);
     return std::nullopt;
   }
   Record stored = record;
@@ -331,15 +342,23 @@ std::optional<std::uint32_t> ConnectionTable<Address>::open(const Record& record
     header_->free_head = next_free;
   }
   header_->used.write(header_->used.value + 1);
+  // The place that the next one takes.
+  const std::uint32_t following = header_->free_head == kNone ? index + 1 : header_->free_head;
+  __builtin_prefetch(&records_[following], 1);
   link(index);
   return index;
 }
 
 template <class Address>
-void ConnectionTable<Address>::close(std::uint32_t index) noexcept {
+void ConnectionTable<Address>::hide(std::uint32_t index) noexcept {
   const Record& record = records_[index];
-  erase(inbound_key(record), index * 2);
+  if (!record.has(kCompanion)) erase(inbound_key(record), index * 2);
   if (record.has(kReplyIndexed)) erase(reply_key(record), index * 2 + 1);
+}
+
+template <class Address>
+void ConnectionTable<Address>::close(std::uint32_t index) noexcept {
+  hide(index);
   unlink(index);
   write_identity(index, Record{});
   set_field(records_[index].wheel_next, header_->free_head);
@@ -369,6 +388,19 @@ void ConnectionTable<Address>::link(std::uint32_t index) noexcept {
   set_field(record.wheel_previous, kHeadBit | slot);
   if (head != kNone) set_field(records_[head].wheel_previous, index);
   head = index;
+}
+
+// While one connection of a wheel's slot is worked on: the buckets of the next one, the line of the
+// one after it.
+template <class Address>
+void ConnectionTable<Address>::prefetch_behind(std::uint32_t index) const noexcept {
+  const std::uint32_t next = records_[index].wheel_next;
+  if (next == kNone) return;
+  const std::uint32_t bucket = hash(inbound_key(records_[next])).bucket;
+  __builtin_prefetch(&buckets_[bucket]);
+  __builtin_prefetch(&buckets_[bucket ^ 1U]);
+  const std::uint32_t after = records_[next].wheel_next;
+  if (after != kNone) __builtin_prefetch(&records_[after]);
 }
 
 template <class Address>

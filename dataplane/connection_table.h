@@ -3,18 +3,21 @@
 //
 // Layout of the mapping (all indices, no pointers, so that it can be handed to another process):
 //
-//   header | buckets, 64 bytes each | connections, 64 bytes (IPv4) or 128 (IPv6) each
+//   header | buckets, 64 bytes each | connections, 64 bytes (IPv4) or 128 (IPv6) each | shifts, 8
+//   bytes for each connection, touched by fullnat alone
 //
 //   Bucket: | 8 x 16-bit tag | 8 x 32-bit entry | displaced: bit per slot | overflow | spare |
 //           entry = connection index * 2 + (0: key of the inbound direction, 1: of replies)
 //
-// A key has two candidate buckets, the second computed from the first and the tag alone. It lives
+// A key has two candidate buckets, the second computed from the first and the tag alone. The first
+// of a reply's key is the neighbour of the inbound key's (fullnat apart), so that opening a
+// connection touches what its look-up has fetched. A key lives
 // in its first bucket when there is room; `overflow` counts the keys of a bucket that live in their
 // second one, so that a miss, and a hit at moderate load, touch one bucket. When both are full,
 // entries are moved breadth-first along a bounded path. The full key is always compared.
 //
 // Cost of find(): one bucket line and one connection line per hit, one bucket line per miss, hidden
-// by prefetching over the burst. Load factor 0.9 when every connection has both keys.
+// by prefetching over the burst. Load factor 0.8 when every connection has both keys.
 // Expiry: a hierarchical timing wheel of 3 x 256 slots, intrusive. A later deadline is only written
 // into the connection and honoured when its slot comes up.
 // Not for: iteration in any order that means something; growing (the size is fixed at start).
@@ -28,6 +31,7 @@
 
 #include "dataplane/connection.h"
 #include "dataplane/flow_key.h"
+#include "dataplane/sequence_shift.h"
 
 namespace weir {
 
@@ -53,11 +57,15 @@ class ConnectionTable {
 
   Record& operator[](std::uint32_t index) noexcept { return records_[index]; }
   const Record& operator[](std::uint32_t index) const noexcept { return records_[index]; }
+  SequenceShift& shift(std::uint32_t index) noexcept { return shifts_[index]; }
 
-  // Adds a connection under its inbound key and, with kReplyIndexed, its reply key. The caller has
+  // Adds a connection under its inbound key (a kCompanion has none) and, with kReplyIndexed, its
+  // reply key. The caller has
   // looked both up before. Nothing when the table is full.
   std::optional<std::uint32_t> open(const Record& record) noexcept;
   void close(std::uint32_t index) noexcept;
+  // Nobody finds it by its keys any more. close() is still due.
+  void hide(std::uint32_t index) noexcept;
 
   // The key of the replies: from the server to the client or, in fullnat, to the local address.
   static Key reply_key(const Record& record) noexcept;
@@ -160,6 +168,7 @@ class ConnectionTable {
     unlink(index);
     link(index);
   }
+  void prefetch_behind(std::uint32_t index) const noexcept;
   template <class Visit>
   bool drain(std::uint32_t slot, unsigned& budget, Visit&& visit) noexcept;
   void write_identity(std::uint32_t index, const Record& record) noexcept;
@@ -167,6 +176,7 @@ class ConnectionTable {
   Header* header_;
   Bucket* buckets_;
   Record* records_;
+  SequenceShift* shifts_;
   std::uint32_t capacity_;
   std::uint32_t bucket_count_;
   std::array<std::uint64_t, 2> seed_;
@@ -178,6 +188,7 @@ bool ConnectionTable<Address>::drain(std::uint32_t slot, unsigned& budget, Visit
   while (wheel_head(slot) != kNone) {
     if (budget == 0) return false;
     --budget;
+    prefetch_behind(wheel_head(slot));
     visit(wheel_head(slot));
   }
   return true;

@@ -39,11 +39,6 @@ bool may_be_answered(const IpAddress& source) noexcept {
   return !source.is_unspecified() && !source.is_multicast() && !source.is_loopback();
 }
 
-// The ICMP header in front of `quote` bytes that are already in place.
-void write_icmp(std::uint8_t* at, TypeAndCode kind, std::uint16_t mtu) noexcept {
-  *reinterpret_cast<IcmpHeader*>(at) = {kind.type, kind.code, Be16{}, Be16{}, Be16::from_host(mtu)};
-}
-
 void write_ipv4(Packet& packet, const Ipv4Address& source, const Ipv4Address& destination,
                 std::uint16_t id) noexcept {
   auto& icmp = *reinterpret_cast<IcmpHeader*>(packet.ip + sizeof(Ipv4Header));
@@ -81,8 +76,15 @@ void write_ipv6(Packet& packet, const Ipv6Address& source,
 
 bool become_icmp_error(Packet& packet, IcmpError error, const IpAddress& source, std::uint16_t mtu,
                        std::uint16_t id) noexcept {
+  const TypeAndCode kind = type_and_code(error, packet.family);
+  return become_icmp_error(packet, {kind.type, kind.code, Be16{}, Be16{}, Be16::from_host(mtu)},
+                           source, id);
+}
+
+bool become_icmp_error(Packet& packet, const IcmpHeader& icmp, const IpAddress& source,
+                       std::uint16_t id) noexcept {
   const bool v4 = packet.family == Family::ipv4;
-  const std::size_t header = (v4 ? sizeof(Ipv4Header) : sizeof(Ipv6Header)) + sizeof(IcmpHeader);
+  const std::size_t header = (v4 ? sizeof(Ipv4Header) : sizeof(Ipv6Header)) + sizeof icmp;
   const auto room = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
   const IpAddress sender = v4 ? IpAddress(packet.ipv4.source) : IpAddress(packet.ipv6.source);
   if (room < header || !may_be_answered(sender)) return false;
@@ -90,7 +92,7 @@ bool become_icmp_error(Packet& packet, IcmpError error, const IpAddress& source,
   const std::uint16_t quote = std::min(packet.ip_length, v4 ? kMaxQuoteIpv4 : kMaxQuoteIpv6);
   packet.ip -= header;
   packet.ip_length = static_cast<std::uint16_t>(header + quote);
-  write_icmp(packet.ip + header - sizeof(IcmpHeader), type_and_code(error, packet.family), mtu);
+  *reinterpret_cast<IcmpHeader*>(packet.ip + header - sizeof icmp) = icmp;
   if (v4) {
     write_ipv4(packet, source.ipv4(), sender.ipv4(), id);
   } else {

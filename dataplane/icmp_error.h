@@ -16,6 +16,10 @@ enum class IcmpError : std::uint8_t { time_exceeded, port_unreachable, too_big }
 [[nodiscard]] bool become_icmp_error(Packet& packet, IcmpError error, const IpAddress& source,
                                      std::uint16_t mtu, std::uint16_t id) noexcept;
 
+// The same with an ICMP header of the packet's family, without its checksum.
+[[nodiscard]] bool become_icmp_error(Packet& packet, const IcmpHeader& icmp,
+                                     const IpAddress& source, std::uint16_t id) noexcept;
+
 // Limits the errors that one worker sends: a bucket of `kBurst`, refilled `kPerSecond` times.
 class IcmpBudget {
  public:

@@ -29,6 +29,11 @@ class OwnerMap {
   unsigned owner(const Address& client, Be16 client_port) const noexcept {
     return worker_of_group(hash(client, client_port) % kGroups);
   }
+  // Of what has no ports, a fragment.
+  template <class Address>
+  unsigned owner_of_address(const Address& client) const noexcept {
+    return owner(client, Be16{});
+  }
   unsigned worker_of_group(std::size_t group) const noexcept { return workers_[group]; }
   const Key& key() const noexcept { return key_; }
 

@@ -9,10 +9,21 @@
 #include "dataplane/connection.h"
 #include "dataplane/flow_key.h"
 #include "dataplane/net/wire_headers.h"
+#include "dataplane/sctp_states.h"
 #include "dataplane/service.h"
 #include "dataplane/verdict.h"
 
 namespace weir {
+
+// What a packet that opens a connection is under way for, where another worker chooses the real
+// server (persistence, lblc): it takes the question there and brings the answer back.
+struct Errand {
+  enum class Kind : std::uint8_t { none, question, answer };
+  Kind kind = Kind::none;
+  ServerSlot server = 0;
+  std::uint32_t generation = 0;  // of the server's slot
+  std::uint32_t controller = kNoController;
+};
 
 struct Packet {
   // Set by the caller. Exactly `length` bytes are readable at `frame`, `headroom` writable before
@@ -27,12 +38,21 @@ struct Packet {
 
   // Set by parse_frame, of the packet as received.
   std::uint8_t* ip = nullptr;  // IP header, null for what is not IP
-  std::uint8_t* transport;     // TCP or UDP header
+  std::uint8_t* transport;     // TCP, UDP or SCTP header; ICMP header of an ICMP error
   std::uint16_t ip_length;     // bytes of the IP packet
   Family family;               // once encapsulated: of the outer header
-  std::uint8_t tcp_flags;
-  std::uint8_t hops_left;  // TTL or hop limit
+  std::uint8_t tcp_flags;      // 0 in all but TCP
+  SctpEvent sctp_event;        // of SCTP
+  std::uint8_t hops_left;      // TTL or hop limit
   bool dont_fragment;
+  // Of a fragment; its `transport` is where its payload begins.
+  bool more_fragments;
+  std::uint16_t fragment_offset;  // bytes
+  std::uint32_t fragment_id;
+  // An ICMP error: the key is that of the packet that `quote` (its IP header) starts, turned round,
+  // so that it is the key of the error's own direction.
+  bool icmp_error = false;
+  std::uint8_t* quote;
   union {
     FlowKey<Ipv4Address> ipv4;
     FlowKey<Ipv6Address> ipv6;
@@ -42,9 +62,18 @@ struct Packet {
   ServiceSlot service;
   std::uint32_t connection;
   std::uint16_t owner;  // worker, for Outcome::handed_to_owner
+  // Of a packet without a connection (one-packet scheduling): where it goes.
+  ServerSlot server;
+  // Set by the caller for a packet that comes from another worker.
+  Errand errand;
 
   // Set by routing.
   bool neighbour_known;  // `next_hop` is valid
+  // Not zero: leaves as fragments of at most so many bytes of IP packet each.
+  std::uint16_t fragment_size = 0;
+  // Not zero: came as fragments, the largest an IP packet of so many bytes. Set by reassembly, or
+  // by the caller for a packet that comes from another worker.
+  std::uint16_t largest_fragment = 0;
   NextHopIndex next_hop;
   // Of a packet that waits for its next hop, whose hardware address is wanted.
   std::uint16_t out_interface;

@@ -2,33 +2,19 @@
 // Every step works on the whole burst and looks only at packets that no earlier step has decided.
 #include "dataplane/packet_path.h"
 
+#include <algorithm>
 #include <array>
 
+#include "dataplane/admission.h"
+#include "dataplane/client_address.h"
+#include "dataplane/drop_entry.h"
+#include "dataplane/forward.h"
 #include "dataplane/parse.h"
 #include "dataplane/rewrite.h"
+#include "dataplane/tunnel_error.h"
 
 namespace weir {
 namespace {
-
-// ---- The two address families, told apart once per packet and step ----
-
-template <class Address>
-ConnectionTable<Address>& table_of(WorkerState& worker) noexcept {
-  if constexpr (sizeof(Address) == 4) {
-    return worker.ipv4;
-  } else {
-    return worker.ipv6;
-  }
-}
-
-template <class Address>
-Address address_of(const IpAddress& address) noexcept {
-  if constexpr (sizeof(Address) == sizeof(Ipv4Address)) {
-    return address.ipv4();
-  } else {
-    return address.ipv6();
-  }
-}
 
 // The packets of one family that no step has decided yet.
 template <class Address>
@@ -57,27 +43,77 @@ class Batch {
   std::size_t count_ = 0;
 };
 
-// ---- Parse ----
+void count_outcome(WorkerState& worker, Outcome outcome, std::uint64_t times) noexcept {
+  worker.own().outcomes[static_cast<std::size_t>(outcome)].add(times);
+}
+
+// ---- Parse, and collect fragments ----
 
 // Whether a fragment, which has no ports, may be of a connection; else it is the kernel's.
 template <class Address>
-bool may_be_served(const ServiceIndex& index, const FlowKey<Address>& key) noexcept {
-  return (key.protocol == Protocol::tcp || key.protocol == Protocol::udp) && index.concerns(key);
+bool may_be_served(const Snapshot& snapshot, const Packet& packet) noexcept {
+  const auto& key = packet.key<Address>();
+  // An IPv6 fragment may have destination options in front of the transport header.
+  const bool options = static_cast<std::uint8_t>(key.protocol) == kIpv6DestinationOptions &&
+                       sizeof(Address) == sizeof(Ipv6Address);
+  return (key.protocol == Protocol::tcp || key.protocol == Protocol::udp ||
+          key.protocol == Protocol::sctp || options) &&
+         (snapshot.index->concerns(key) || snapshot.marks->may_have_mark(key, packet.port));
 }
 
-void parse(const Snapshot& snapshot, std::span<Packet> burst, Batch<Ipv4Address>& ipv4,
-           Batch<Ipv6Address>& ipv6) noexcept {
+// A fragment goes to the worker that collects for its client. Undecided: `packet` is the whole
+// datagram now.
+template <class Address>
+void collect_fragment(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  const auto& key = packet.key<Address>();
+  const ServiceIndex& index = *snapshot.index;
+  if (!may_be_served<Address>(snapshot, packet)) {
+    packet.outcome = Outcome::kernel_not_a_service;
+    return;
+  }
+  // What only a mark concerns goes to a service.
+  const bool inbound = index.is_service_address(key.destination) || !index.concerns(key);
+  const Address& client = inbound ? key.source : key.destination;
+  const unsigned owner = worker.owners->owner_of_address(client);
+  if (owner != worker.index) {
+    packet.owner = static_cast<std::uint16_t>(owner);
+    packet.outcome = Outcome::handed_to_owner;
+    return;
+  }
+  const Reassembly::Result result = worker.reassembly.add(packet, worker.now);
+  if (result.gave_up_oldest) count_outcome(worker, Outcome::drop_fragment_table_full, 1);
+  packet.outcome = result.outcome;
+  if (packet.decided()) return;
+  parse_frame(packet, snapshot.ports->macs[packet.port]);
+  // A fragment of a fragment.
+  if (packet.outcome == Outcome::fragment) packet.outcome = Outcome::drop_fragment_malformed;
+}
+
+// An error about a packet of a tunnel may tell the tunnel's size, and is one about what is inside.
+void look_into_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  learn_path_mtu(worker, snapshot, packet);
+  // A datagram of nat or fullnat may look like GUE.
+  const bool reply = packet.family == Family::ipv4 ? snapshot.index->is_reply(packet.ipv4)
+                                                   : snapshot.index->is_reply(packet.ipv6);
+  if (!reply) unwrap_tunnel_error(packet);
+}
+
+void parse(WorkerState& worker, const Snapshot& snapshot, std::span<Packet> burst,
+           Batch<Ipv4Address>& ipv4, Batch<Ipv6Address>& ipv6) noexcept {
   for (const Packet& packet : burst) __builtin_prefetch(packet.frame);
   for (Packet& packet : burst) {
     parse_frame(packet, snapshot.ports->macs[packet.port]);
-    if (packet.outcome == Outcome::drop_fragment) {
-      const ServiceIndex& index = *snapshot.index;
-      const bool ours = packet.family == Family::ipv4 ? may_be_served(index, packet.ipv4)
-                                                      : may_be_served(index, packet.ipv6);
-      if (!ours) packet.outcome = Outcome::kernel_not_a_service;
-    } else if (packet.decided()) {
-      continue;
-    } else if (packet.family == Family::ipv4) {
+    if (packet.outcome == Outcome::fragment) [[unlikely]] {
+      if (packet.family == Family::ipv4) {
+        collect_fragment<Ipv4Address>(worker, snapshot, packet);
+      } else {
+        collect_fragment<Ipv6Address>(worker, snapshot, packet);
+      }
+    }
+    if (packet.icmp_error) [[unlikely]]
+      look_into_tunnel(worker, snapshot, packet);
+    if (packet.decided()) continue;
+    if (packet.family == Family::ipv4) {
       ipv4.add(packet);
     } else {
       ipv6.add(packet);
@@ -88,11 +124,35 @@ void parse(const Snapshot& snapshot, std::span<Packet> burst, Batch<Ipv4Address>
 // ---- Classify: to a service, from a real server, or the kernel's ----
 
 template <class Address>
+void classify_error(const Snapshot& snapshot, Packet& packet, FlowKey<Address>& key) noexcept {
+  const ServiceIndex& index = *snapshot.index;
+  if (index.is_reply(key)) {
+    key.direction = Direction::reply;
+  } else if (index.is_service_address(key.destination) ||
+             snapshot.marks->mark_of(key, packet.port) != 0) {
+    key.direction = Direction::inbound;
+  } else {
+    packet.outcome = Outcome::kernel_icmp;
+  }
+}
+
+template <class Address>
 void classify(const Snapshot& snapshot, Batch<Address>& batch) noexcept {
   const ServiceIndex& index = *snapshot.index;
   batch.narrow([&](Packet& packet) {
     auto& key = packet.key<Address>();
-    packet.service = index.find_service(key);
+    // An error has a connection or none; nothing is scheduled for it.
+    if (packet.icmp_error) [[unlikely]] {
+      classify_error(snapshot, packet, key);
+      return;
+    }
+    const std::uint32_t mark = snapshot.marks->mark_of(key, packet.port);
+    // A rule may fit the replies of its own service, too.
+    if (mark != 0 && index.is_reply(key)) {
+      key.direction = Direction::reply;
+      return;
+    }
+    packet.service = index.find_service(key, mark);
     if (packet.service != ServiceIndex::kNoService) {
       key.direction = Direction::inbound;
     } else if (index.is_reply(key)) {
@@ -111,6 +171,10 @@ void find_owner(const WorkerState& worker, Batch<Address>& batch) noexcept {
   batch.narrow([&](Packet& packet) {
     const auto& key = packet.key<Address>();
     const bool inbound = key.direction == Direction::inbound;
+    if (packet.errand.kind == Errand::Kind::question) {
+      if (inbound) return;
+      packet.errand.kind = Errand::Kind::none;  // what it asked for has become something else
+    }
     const unsigned owner = inbound ? worker.owners->owner(key.source, key.source_port)
                                    : worker.owners->owner(key.destination, key.destination_port);
     if (owner == worker.index) return;
@@ -127,176 +191,138 @@ void look_up(WorkerState& worker, Batch<Address>& batch) noexcept {
   std::array<std::uint32_t, kMaxBurst> found;
   std::size_t count = 0;
   for (Packet* packet : batch) keys[count++] = &packet->key<Address>();
-  table_of<Address>(worker).find({keys.data(), count}, {found.data(), count});
+  worker.table<Address>().find({keys.data(), count}, {found.data(), count});
   count = 0;
   for (Packet* packet : batch) packet->connection = found[count++];
 }
 
-// ---- Closing, also used by expiry ----
-
-constexpr std::uint32_t kMinusOne = 0xffffffffU;
-
-template <class Address>
-void close_connection(WorkerState& worker, std::uint32_t index) noexcept {
-  auto& table = table_of<Address>(worker);
-  ServerLoad& load = worker.own().loads[table[index].server_slot];
-  if (!table[index].has(kInactive)) load.active.add(kMinusOne);
-  load.connections.add(kMinusOne);
-  table.close(index);
-  worker.closed_in_burst = true;
-}
-
 // ---- Existing connections: may the packet use it (ip_vs_in) ----
 
-// A SYN on a connection that is over starts a new one (conn_reuse_mode); with expire_nodest_conn
-// also one on a connection to a real server that takes no new ones.
+// is_new_conn_expected of ip_vs_core.c.
 template <class Address>
-bool starts_anew(const Settings& settings, const Connection<Address>& connection,
-                 const RealServer* server, const Packet& packet) noexcept {
-  // parse_frame leaves no flags in anything but TCP.
-  const bool syn = (packet.tcp_flags & TcpHeader::kSyn) != 0;
-  if (!syn) return false;
-  if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
-  if (settings.conn_reuse_mode == 0) return false;
+bool is_over(const Settings& settings, const Connection<Address>& connection) noexcept {
+  if (connection.protocol == Protocol::sctp) return connection.sctp_state() == SctpState::closed;
   const TcpState state = connection.tcp_state();
   return state == TcpState::time_wait || state == TcpState::close ||
          ((settings.conn_reuse_mode & 2U) != 0 && state == TcpState::fin_wait &&
           !connection.has(kOutputSeen));
 }
 
+// A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode); with
+// expire_nodest_conn also one on a connection to a real server that takes no new ones.
+template <class Address>
+bool starts_anew(const Settings& settings, const Connection<Address>& connection,
+                 const RealServer* server, const Packet& packet) noexcept {
+  // parse_frame leaves no flags in anything but TCP.
+  const bool opens = connection.protocol == Protocol::sctp
+                         ? packet.sctp_event == SctpEvent::init
+                         : (packet.tcp_flags & TcpHeader::kSyn) != 0;
+  if (!opens || packet.icmp_error) return false;
+  if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
+  return settings.conn_reuse_mode != 0 && is_over(settings, connection);
+}
+
+// A SYN that a proxied connection cannot take over (client_address.h).
+template <class Address>
+bool starts_anew(const Packet& packet, ConnectionTable<Address>& table,
+                 std::uint32_t index) noexcept {
+  if (table[index].mode() != ForwardMode::fullnat ||
+      packet.key<Address>().protocol != Protocol::tcp) {
+    return false;
+  }
+  return is_active(table.shift(index)) && starts_anew(packet, table.shift(index));
+}
+
+// What the service wants for the connections of a real server that is gone, where it wants anything
+// but what the settings say for all. With `reset` each end
+// learns of it when it next sends, the client first.
+template <class Address>
+void apply_gone_server_policy(const Snapshot& snapshot, Connection<Address>& connection,
+                              Packet& packet) noexcept {
+  const GoneServer policy = snapshot.services[connection.service_slot]->gone_server;
+  if (policy == GoneServer::keep) return;
+  packet.outcome = Outcome::drop_server_removed;
+  if (policy == GoneServer::drop) return;
+  set_field(connection.flags, static_cast<std::uint16_t>(connection.flags | kReset));
+  reset_sender<Address>(snapshot, packet);
+}
+
+template <class Address>
+bool expires_with_server(const Snapshot& snapshot, const Connection<Address>& connection) noexcept {
+  return snapshot.settings->expire_nodest_conn &&
+         snapshot.services[connection.service_slot]->gone_server == GoneServer::drop;
+}
+
 template <class Address>
 void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  const Connection<Address>& connection = table_of<Address>(worker)[packet.connection];
+  Connection<Address>& connection = worker.table<Address>()[packet.connection];
   const RealServer* server = snapshot.servers[connection.server_slot];
   const bool gone = server == nullptr || !server->available;
   const Settings& settings = *snapshot.settings;
-  if (starts_anew(settings, connection, server, packet) || (gone && settings.expire_nodest_conn)) {
-    close_connection<Address>(worker, packet.connection);
-    packet.connection = kNoConnection;
-  } else if (gone) {
-    packet.outcome = Outcome::drop_server_removed;
-  }
-}
-
-// ---- Opening connections ----
-
-class LoadOfAllWorkers final : public LoadView {
- public:
-  explicit LoadOfAllWorkers(std::span<WorkerStatistics* const> statistics) noexcept
-      : statistics_(statistics) {}
-  Load load(ServerSlot slot) const noexcept override {
-    Load sum;
-    for (const WorkerStatistics* worker : statistics_) {
-      const Load load = worker->loads[slot].read();
-      sum.active += load.active;
-      sum.inactive += load.inactive;
+  if (starts_anew(settings, connection, server, packet) ||
+      starts_anew(packet, worker.table<Address>(), packet.connection) ||
+      (gone && expires_with_server(snapshot, connection))) {
+    if (close_connection<Address>(worker, snapshot, packet.connection)) {
+      packet.connection = kNoConnection;
+    } else {
+      packet.outcome = Outcome::drop_server_removed;
     }
-    return sum;
-  }
-  bool overloaded(ServerSlot) const noexcept override { return false; }
-
- private:
-  std::span<WorkerStatistics* const> statistics_;
-};
-
-void replay_edits(WorkerScheduler& state, const Service& service) noexcept {
-  for (std::uint64_t next = state.edits_applied.read(); next < service.end_of_edits(); ++next) {
-    state.scheduler->apply(service.edits[next - service.first_edit]);
-    state.edits_applied.add(1);
+  } else if (gone) {
+    apply_gone_server_policy(snapshot, connection, packet);
   }
 }
 
-// The scheduler's choice, or null.
+// Sets packet.server where the packet can only answer a datagram that was scheduled alone.
 template <class Address>
-const RealServer* pick_server(WorkerState& worker, const Snapshot& snapshot, const Service& service,
-                              const FlowKey<Address>& key) noexcept {
-  WorkerScheduler& state = (*service.schedulers)[worker.index];
-  replay_edits(state, service);
-  const LoadOfAllWorkers loads(worker.statistics);
-  const auto bytes = [](const Address& address) {
-    return std::span(reinterpret_cast<const std::uint8_t*>(&address), sizeof address);
-  };
-  const auto position = state.scheduler->pick({service.candidates, loads, bytes(key.source),
-                                               bytes(key.destination), key.source_port.host()});
-  if (!position) return nullptr;
-  return snapshot.servers[service.candidates[*position].slot];
+bool answers_one_packet(const Snapshot& snapshot, Packet& packet) noexcept {
+  if (packet.icmp_error) return false;
+  packet.server = snapshot.index->one_packet_server(packet.key<Address>());
+  return packet.server < snapshot.servers.size() && snapshot.servers[packet.server] != nullptr;
 }
 
-// Only a SYN opens a TCP connection, unless sloppy_tcp; a RST never does, nor does anything from
-// port 20, where active FTP sends from.
-bool may_open(const Settings& settings, const Packet& packet, Protocol protocol,
-              Be16 source_port) noexcept {
-  if (protocol != Protocol::tcp) return true;
-  if ((packet.tcp_flags & TcpHeader::kRst) != 0 || source_port == Be16::from_host(20)) return false;
-  return settings.sloppy_tcp || (packet.tcp_flags & TcpHeader::kSyn) != 0;
+// is_tcp_reset and is_sctp_abort of ip_vs_core.c.
+template <class Address>
+bool says_over(const Packet& packet) noexcept {
+  if (packet.key<Address>().protocol == Protocol::sctp) {
+    return packet.sctp_event == SctpEvent::abort;
+  }
+  return (packet.tcp_flags & TcpHeader::kRst) != 0;
+}
+
+// As a router that finds out when it forwards, its hop counted.
+template <class Address>
+void answer_unmatched(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  const bool hops = packet.hops_left > 1;
+  if (hops) decrement_hops<Address>(packet);
+  answer<Address>(worker, snapshot, packet,
+                  hops ? IcmpError::port_unreachable : IcmpError::time_exceeded, 0,
+                  Outcome::drop_no_connection_unanswered);
 }
 
 template <class Address>
-Connection<Address> new_connection(const WorkerState& worker, const Packet& packet,
-                                   const RealServer& server) noexcept {
-  Connection<Address> connection{};
-  const auto& key = packet.key<Address>();
-  connection.client = key.source;
-  connection.virtual_address = key.destination;
-  connection.client_port = key.source_port;
-  connection.virtual_port = key.destination_port;
-  connection.server_port = server.port;
-  // Of the other family only in a tunnel, which goes by the real server's slot.
-  if (server.address.is_ipv4() == (sizeof(Address) == sizeof(Ipv4Address))) {
-    connection.server = address_of<Address>(server.address);
-  }
-  connection.protocol = key.protocol;
-  connection.flags = static_cast<std::uint16_t>(server.mode) | kInactive;
-  if (server.mode == ForwardMode::nat) connection.flags |= kOutputSeen | kReplyIndexed;
-  connection.deadline = worker.now + kTicksPerSecond;
-  connection.server_slot = server.slot;
-  connection.service_slot = packet.service;
-  return connection;
-}
-
-// Sets packet.connection, or an outcome that says why not.
-template <class Address>
-void open_connection(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  const Service& service = *snapshot.services[packet.service];
-  const auto& key = packet.key<Address>();
-  if (service.removed || !may_open(*snapshot.settings, packet, key.protocol, key.source_port)) {
-    packet.outcome = Outcome::kernel_no_connection;
+void check_reply(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  if (packet.connection == kNoConnection) {
+    if (answers_one_packet<Address>(snapshot, packet)) return;
+    packet.outcome = Outcome::kernel_reply_unmatched;
+    if (snapshot.settings->nat_icmp_send && !says_over<Address>(packet)) {
+      answer_unmatched<Address>(worker, snapshot, packet);
+    }
     return;
   }
-  auto& table = table_of<Address>(worker);
-  if (table.size() == table.capacity()) {
-    packet.outcome = Outcome::drop_table_full;
-    return;
-  }
-  const RealServer* server = pick_server(worker, snapshot, service, key);
-  if (server == nullptr) {
-    packet.outcome = Outcome::drop_no_server_unanswered;
-    return;
-  }
-  const auto connection = new_connection<Address>(worker, packet, *server);
-  if (connection.has(kReplyIndexed) &&
-      table.find_one(table.reply_key(connection)) != kNoConnection) {
-    packet.outcome = Outcome::drop_reply_ambiguous;
-    return;
-  }
-  const auto index = table.open(connection);
-  if (!index) {
-    packet.outcome = Outcome::drop_table_full;
-    return;
-  }
-  packet.connection = *index;
-  worker.own().loads[server->slot].connections.add(1);
-  worker.own().servers[server->slot].connections.add(1);
+  // Those of a removed real server pass (IPVS), unless the client has been told already.
+  if (!worker.table<Address>()[packet.connection].has(kReset)) return;
+  packet.outcome = Outcome::drop_server_removed;
+  reset_sender<Address>(snapshot, packet);
 }
 
 template <class Address>
 void find_or_open(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
   if (packet.connection == kNoConnection || worker.closed_in_burst) {
     // An earlier packet of this burst may have opened or closed it.
-    packet.connection = table_of<Address>(worker).find_one(packet.key<Address>());
+    packet.connection = worker.table<Address>().find_one(packet.key<Address>());
   }
   if (packet.key<Address>().direction == Direction::reply) {
-    if (packet.connection == kNoConnection) packet.outcome = Outcome::kernel_reply_unmatched;
+    check_reply<Address>(worker, snapshot, packet);
     return;
   }
   if (packet.connection != kNoConnection) check_connection<Address>(worker, snapshot, packet);
@@ -305,222 +331,128 @@ void find_or_open(WorkerState& worker, const Snapshot& snapshot, Packet& packet)
 
 // ---- Counting and state ----
 
-void count_packet(WorkerState& worker, ServerSlot slot, Direction direction,
-                  const Packet& packet) noexcept {
-  ServerCounters& counters = worker.own().servers[slot];
+// The table of the protocol's state machine for packets of this direction; notes that the server
+// has been seen.
+template <class StateDirection, class Address>
+StateDirection state_direction(Connection<Address>& connection, Direction direction) noexcept {
   if (direction == Direction::inbound) {
-    counters.packets_in.add(1);
-    counters.bytes_in.add(packet.ip_length);
-  } else {
-    counters.packets_out.add(1);
-    counters.bytes_out.add(packet.ip_length);
+    return connection.has(kOutputSeen) ? StateDirection::input : StateDirection::input_only;
   }
+  if (!connection.has(kOutputSeen)) {
+    set_field(connection.flags, static_cast<std::uint16_t>(connection.flags | kOutputSeen));
+  }
+  return StateDirection::output;
+}
+
+template <class Address>
+void count_as(WorkerState& worker, const Snapshot& snapshot, Connection<Address>& connection,
+              bool active) noexcept {
+  if (active != connection.has(kInactive)) return;
+  set_field(connection.flags, static_cast<std::uint16_t>(connection.flags ^ kInactive));
+  count_active(worker, snapshot, connection.service_slot, connection.server_slot,
+               active ? 1U : 0xffffffffU);
 }
 
 // set_tcp_state of ip_vs_proto_tcp.c.
 template <class Address>
-void advance_tcp(WorkerState& worker, Connection<Address>& connection,
-                 const Packet& packet) noexcept {
-  TcpDirection direction = TcpDirection::input;
-  if (packet.key<Address>().direction == Direction::reply) {
-    direction = TcpDirection::output;
-    if (!connection.has(kOutputSeen)) {
-      set_field(connection.flags, static_cast<std::uint16_t>(connection.flags | kOutputSeen));
-    }
-  } else if (!connection.has(kOutputSeen)) {
-    direction = TcpDirection::input_only;
-  }
+void advance_tcp(WorkerState& worker, const Snapshot& snapshot, Connection<Address>& connection,
+                 Direction from, const Packet& packet) noexcept {
+  const auto direction = state_direction<TcpDirection>(connection, from);
   const TcpState before = connection.tcp_state();
   const TcpState after = next_tcp_state(before, direction, tcp_event(packet.tcp_flags));
   if (after == before) return;
   set_field(connection.state, static_cast<std::uint8_t>(after));
-  const bool inactive = !kTcpStateActive[static_cast<std::size_t>(after)];
-  if (inactive == connection.has(kInactive)) return;
-  set_field(connection.flags, static_cast<std::uint16_t>(connection.flags ^ kInactive));
-  worker.own().loads[connection.server_slot].active.add(inactive ? kMinusOne : 1);
+  if (after == TcpState::established) assure_template(worker, connection);
+  count_as(worker, snapshot, connection, kTcpStateActive[static_cast<std::size_t>(after)]);
 }
 
+// set_sctp_state of ip_vs_proto_sctp.c.
 template <class Address>
-void track(WorkerState& worker, const Settings& settings, const Packet& packet) noexcept {
-  auto& table = table_of<Address>(worker);
-  Connection<Address>& connection = table[packet.connection];
-  const auto& key = packet.key<Address>();
-  count_packet(worker, connection.server_slot, key.direction, packet);
+void advance_sctp(WorkerState& worker, const Snapshot& snapshot, Connection<Address>& connection,
+                  Direction from, const Packet& packet) noexcept {
+  const auto direction = state_direction<SctpDirection>(connection, from);
+  const SctpState before = connection.sctp_state();
+  const SctpState after = next_sctp_state(before, direction, packet.sctp_event);
+  if (after == before) return;
+  set_field(connection.state, static_cast<std::uint8_t>(after));
+  if (after == SctpState::established) assure_template(worker, connection);
+  count_as(worker, snapshot, connection, after == SctpState::established);
+}
+
+// `index` is the connection's, which a translated packet has in the other family's table.
+template <class Address>
+void track(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index, Direction from,
+           const Packet& packet) noexcept {
+  const Settings& settings = *snapshot.settings;
+  auto& table = worker.table<Address>();
+  Connection<Address>& connection = table[index];
+  count_packet(worker, connection.server_slot, from, packet);
   std::uint32_t seconds = settings.udp_timeout;
-  if (key.protocol == Protocol::tcp) {
-    advance_tcp(worker, connection, packet);
+  bool idles = true;
+  if (connection.protocol == Protocol::tcp) {
+    advance_tcp(worker, snapshot, connection, from, packet);
     seconds = settings.tcp_timeouts[connection.state];
+    idles = connection.tcp_state() == TcpState::established;
+  } else if (connection.protocol == Protocol::sctp) {
+    advance_sctp(worker, snapshot, connection, from, packet);
+    seconds = settings.sctp_timeouts[connection.state];
+    idles = connection.sctp_state() == SctpState::established;
+  } else if (from == Direction::reply) {
+    assure_template(worker, connection);
   }
-  if (key.direction == Direction::inbound) {
+  if (idles && connection.idle_timeout != 0) seconds = connection.idle_timeout;
+  if (from == Direction::inbound) {
     set_field(connection.packets_in, connection.packets_in + 1);
   }
-  table.set_deadline(packet.connection, worker.now + seconds * kTicksPerSecond);
+  table.set_deadline(index, worker.now + seconds * kTicksPerSecond);
 }
 
-// ---- Next hops ----
-
-// False: there is no way to `destination` through weir's ports.
-bool route(const Snapshot& snapshot, Packet& packet, const IpAddress& destination) noexcept {
-  const auto hash = static_cast<std::uint32_t>(std::hash<IpAddress>{}(destination));
-  const Routes::Decision decision = snapshot.routes->find(destination, hash);
-  packet.neighbour_known = decision.answer == Routes::Answer::found;
-  packet.next_hop = decision.next_hop;
-  packet.out_interface = decision.interface;
-  packet.neighbour = destination;
-  return packet.neighbour_known || decision.answer == Routes::Answer::missing;
-}
-
-constexpr std::uint32_t kNextHopBits = 20;
-
-// Towards the client, by the connection's cached next hop while the routes are the same.
+// An ICMP error follows the packet that it quotes; it changes nothing of the connection.
 template <class Address>
-bool route_reply(const Snapshot& snapshot, Connection<Address>& connection,
-                 Packet& packet) noexcept {
-  const std::uint32_t generation = snapshot.routes->generation();
-  if (connection.has(kReplyHopCached) && connection.reply_next_hop >> kNextHopBits == generation) {
-    packet.next_hop = connection.reply_next_hop & ((1U << kNextHopBits) - 1);
-    packet.neighbour_known = true;
-    return true;
+void serve_error(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  if (worker.closed_in_burst) {
+    packet.connection = worker.table<Address>().find_one(packet.key<Address>());
   }
-  if (!route(snapshot, packet, packet.key<Address>().destination)) return false;
-  if (packet.neighbour_known && packet.next_hop < 1U << kNextHopBits) {
-    set_field(connection.reply_next_hop, generation << kNextHopBits | packet.next_hop);
-    set_field(connection.flags, static_cast<std::uint16_t>(connection.flags | kReplyHopCached));
+  if (packet.connection == kNoConnection) {
+    packet.outcome = Outcome::kernel_icmp;
+  } else {
+    forward_error<Address>(worker, snapshot, packet);
   }
-  return true;
 }
 
-std::uint16_t mtu_of(const Snapshot& snapshot, const Packet& packet) noexcept {
-  return packet.neighbour_known ? snapshot.routes->next_hop(packet.next_hop).mtu
-                                : snapshot.routes->interfaces()[packet.out_interface].mtu;
-}
-
-// ---- ICMP errors to the sender ----
-
-// The VIP answers clients; a real server is answered by the interface that faces it.
+// The reply of a real server of another family than its service (NAT64). It was found by a record
+// that names the connection in the other table.
 template <class Address>
-IpAddress error_source(const Snapshot& snapshot, const Packet& packet) noexcept {
-  const auto& key = packet.key<Address>();
-  if (key.direction == Direction::inbound) return key.destination;
-  const Routes& routes = *snapshot.routes;
-  std::uint16_t index = packet.out_interface;
-  if (packet.neighbour_known) index = routes.next_hop(packet.next_hop).interface;
-  const Interface& interface = routes.interfaces()[index];
-  return sizeof(Address) == sizeof(Ipv4Address) ? interface.ipv4_source : interface.ipv6_source;
-}
-
-// `unanswered` is the outcome where no error can be sent.
-template <class Address>
-void answer(WorkerState& worker, const Snapshot& snapshot, Packet& packet, IcmpError error,
-            std::uint16_t mtu, Outcome unanswered) noexcept {
-  packet.outcome = unanswered;
-  const IpAddress sender = packet.key<Address>().source;
-  if (!route(snapshot, packet, sender)) return;
-  const IpAddress source = error_source<Address>(snapshot, packet);
-  if (source.family() != sender.family() || source.is_unspecified()) return;
-  if (!worker.icmp_budget.take(worker.now)) return;
-  if (!become_icmp_error(packet, error, source, mtu, worker.next_ip_id++)) return;
-  packet.outcome = Outcome::icmp_error_sent;
-}
-
-// ---- Rewrite and transmit ----
-
-// What a router does before it forwards: hops, then the size of the way out. False: decided.
-template <class Address>
-bool may_forward(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
-                 std::uint16_t overhead) noexcept {
-  if (packet.hops_left <= 1) {
-    answer<Address>(worker, snapshot, packet, IcmpError::time_exceeded, 0,
-                    Outcome::drop_ttl_expired_unanswered);
-    return false;
-  }
-  const auto mtu = static_cast<std::uint16_t>(mtu_of(snapshot, packet) - overhead);
-  if (packet.ip_length <= mtu) {
-    decrement_hops<Address>(packet);
-    return true;
-  }
-  packet.outcome = Outcome::drop_too_big;
-  if (packet.dont_fragment) {
-    // The error quotes the packet as Linux had it: IPVS has counted the hop of one to a server
-    // before it measures, the host's routing of a reply has not.
-    if (packet.key<Address>().direction == Direction::inbound) decrement_hops<Address>(packet);
-    answer<Address>(worker, snapshot, packet, IcmpError::too_big, mtu, Outcome::drop_too_big);
-  }
-  return false;
-}
-
-// `mode` is the connection's: an edit of the real server does not change how its connections go.
-template <class Address>
-void forward_to_server(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
-                       const RealServer& server, ForwardMode mode) noexcept {
-  if (!server.reachable) {
-    packet.outcome = Outcome::drop_no_route;
-    return;
-  }
-  packet.neighbour_known = server.next_hop_known;
-  packet.next_hop = server.next_hop;
-  if (!server.next_hop_known) {
-    packet.out_interface = server.interface;
-    packet.neighbour = server.address;
-  }
-  const std::uint16_t overhead =
-      mode == ForwardMode::tun ? tunnel_overhead(server.address.family()) : std::uint16_t{0};
-  if (!may_forward<Address>(worker, snapshot, packet, overhead)) return;
-  switch (mode) {
-    case ForwardMode::nat:
-      rewrite_destination(packet, address_of<Address>(server.address), server.port);
-      packet.outcome = Outcome::nat_to_server;
-      break;
-    case ForwardMode::dr:
-      packet.outcome = Outcome::dr_to_server;
-      break;
-    case ForwardMode::tun:
-      packet.outcome =
-          encapsulate(packet, server.tunnel_source, server.address, worker.next_ip_id++)
-              ? Outcome::tun_to_server
-              : Outcome::drop_no_headroom;
-      break;
-    case ForwardMode::fullnat:
-    case ForwardMode::local:
-      // Control refuses such real servers.
-      packet.outcome = Outcome::drop_no_route;
-      break;
-  }
-}
-
-template <class Address>
-void forward_to_client(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  Connection<Address>& connection = table_of<Address>(worker)[packet.connection];
-  if (!route_reply(snapshot, connection, packet)) {
-    packet.outcome = Outcome::drop_no_route;
-    return;
-  }
-  if (!may_forward<Address>(worker, snapshot, packet, 0)) return;
-  rewrite_source(packet, connection.virtual_address, connection.virtual_port);
-  packet.outcome = Outcome::nat_to_client;
-}
-
-template <class Address>
-void forward(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  if (packet.key<Address>().direction == Direction::reply) {
-    forward_to_client<Address>(worker, snapshot, packet);
-    return;
-  }
-  const Connection<Address>& connection = table_of<Address>(worker)[packet.connection];
-  forward_to_server<Address>(worker, snapshot, packet, *snapshot.servers[connection.server_slot],
-                             connection.mode());
+void serve_translated(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  const std::uint32_t index = worker.table<Address>()[packet.connection].controller;
+  track<OtherFamily<Address>>(worker, snapshot, index, Direction::reply, packet);
+  forward_translated<Address>(worker, snapshot, packet, index);
 }
 
 // From the connection on, packet by packet, so that each sees what the one before it changed.
 template <class Address>
 void serve(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  find_or_open<Address>(worker, snapshot, packet);
+  if (packet.icmp_error) [[unlikely]] {
+    serve_error<Address>(worker, snapshot, packet);
+    return;
+  }
+  if (packet.errand.kind == Errand::Kind::question) [[unlikely]] {
+    answer_question<Address>(worker, snapshot, packet);
+  } else {
+    find_or_open<Address>(worker, snapshot, packet);
+  }
   if (packet.outcome == Outcome::drop_no_server_unanswered) {
-    answer<Address>(worker, snapshot, packet, IcmpError::port_unreachable, 0, packet.outcome);
+    refuse<Address>(worker, snapshot, packet);
   }
   if (packet.decided()) return;
-  track<Address>(worker, *snapshot.settings, packet);
-  forward<Address>(worker, snapshot, packet);
+  if (packet.connection == kNoConnection) {
+    forward_alone<Address>(worker, snapshot, packet);
+  } else if (worker.table<Address>()[packet.connection].has(kCompanion)) {
+    serve_translated<Address>(worker, snapshot, packet);
+  } else {
+    track<Address>(worker, snapshot, packet.connection, packet.key<Address>().direction, packet);
+    forward<Address>(worker, snapshot, packet);
+  }
 }
 
 template <class Address>
@@ -565,11 +497,13 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot,
   Batch<Ipv4Address> ipv4;
   Batch<Ipv6Address> ipv6;
   worker.closed_in_burst = false;
-  parse(snapshot, burst, ipv4, ipv6);
+  parse(worker, snapshot, burst, ipv4, ipv6);
   process_batch(worker, snapshot, ipv4);
   process_batch(worker, snapshot, ipv6);
   for (Packet& packet : burst) {
     if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
+    // What was chosen for a packet that has come to nothing, or has found a connection by now.
+    if (packet.outcome != Outcome::handed_to_owner) forget_answer(worker, packet);
   }
   count_outcomes(worker, burst);
 }
@@ -585,11 +519,19 @@ bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept {
   return same && next_hop.resolved && write_ethernet(packet, next_hop);
 }
 
-void expire_connections(WorkerState& worker, unsigned budget) noexcept {
-  worker.ipv4.advance(worker.now, budget,
-                      [&](std::uint32_t index) { close_connection<Ipv4Address>(worker, index); });
-  worker.ipv6.advance(worker.now, budget,
-                      [&](std::uint32_t index) { close_connection<Ipv6Address>(worker, index); });
+void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned budget) noexcept {
+  worker.ipv4.advance(worker.now, budget, [&](std::uint32_t index) {
+    close_connection<Ipv4Address>(worker, snapshot, index);
+  });
+  worker.ipv6.advance(worker.now, budget, [&](std::uint32_t index) {
+    close_connection<Ipv6Address>(worker, snapshot, index);
+  });
+  drop_entries(worker, snapshot);
+}
+
+void expire_fragments(WorkerState& worker, unsigned budget) noexcept {
+  const unsigned given_up = worker.reassembly.expire(worker.now, budget);
+  if (given_up != 0) count_outcome(worker, Outcome::drop_fragment_timeout, given_up);
 }
 
 void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept {

@@ -3,36 +3,17 @@
 
 #include <algorithm>
 
+#include "dataplane/icmp_quote.h"
 #include "dataplane/net/checksum.h"
 #include "dataplane/net/wire_headers.h"
+#include "dataplane/reader.h"
 
 namespace weir {
 namespace {
 
 constexpr int kMaxExtensionHeaders = 8;
 constexpr unsigned kMinIpv4Header = 20;
-
-// Hands out what is left of the frame, never more.
-class Reader {
- public:
-  Reader(std::uint8_t* at, std::size_t left) noexcept : at_(at), left_(left) {}
-
-  template <class Header>
-  const Header* peek() const noexcept {
-    return left_ < sizeof(Header) ? nullptr : reinterpret_cast<const Header*>(at_);
-  }
-  void skip(std::size_t bytes) noexcept {
-    at_ += bytes;
-    left_ -= bytes;
-  }
-  void limit(std::size_t bytes) noexcept { left_ = bytes; }
-  std::uint8_t* at() const noexcept { return at_; }
-  std::size_t left() const noexcept { return left_; }
-
- private:
-  std::uint8_t* at_;
-  std::size_t left_;
-};
+constexpr unsigned kFragmentUnit = 8;
 
 template <class Address>
 void set_ports(Packet& packet, Be16 source, Be16 destination) noexcept {
@@ -64,6 +45,32 @@ Outcome parse_udp(Packet& packet, const Reader& reader) noexcept {
   return Outcome::undecided;
 }
 
+// The first chunk's, but for an ABORT behind a COOKIE ECHO or a COOKIE ACK (RFC 9260 section 3.3.7;
+// set_sctp_state of ip_vs_proto_sctp.c).
+SctpEvent event_of_chunks(Reader reader, const SctpChunkHeader& first) noexcept {
+  const SctpEvent event = sctp_event(first.type);
+  if (event != SctpEvent::cookie_echo && event != SctpEvent::cookie_ack) return event;
+  const std::size_t padded = (first.length.host() + std::size_t{3}) & ~std::size_t{3};
+  if (padded < sizeof first || padded > reader.left()) return event;
+  reader.skip(padded);
+  const auto* second = reader.peek<SctpChunkHeader>();
+  const bool aborts = second != nullptr && sctp_event(second->type) == SctpEvent::abort;
+  return aborts ? SctpEvent::abort : event;
+}
+
+template <class Address>
+Outcome parse_sctp(Packet& packet, Reader reader) noexcept {
+  const auto* sctp = reader.peek<SctpHeader>();
+  if (sctp == nullptr) return Outcome::drop_truncated;
+  reader.skip(sizeof *sctp);
+  const auto* chunk = reader.peek<SctpChunkHeader>();
+  if (chunk == nullptr) return Outcome::drop_truncated;
+  set_ports<Address>(packet, sctp->source_port, sctp->destination_port);
+  packet.tcp_flags = 0;
+  packet.sctp_event = event_of_chunks(reader, *chunk);
+  return Outcome::undecided;
+}
+
 template <class Address>
 Outcome parse_transport(Packet& packet, const Reader& reader, Protocol protocol) noexcept {
   packet.transport = reader.at();
@@ -73,9 +80,11 @@ Outcome parse_transport(Packet& packet, const Reader& reader, Protocol protocol)
       return parse_tcp<Address>(packet, reader);
     case Protocol::udp:
       return parse_udp<Address>(packet, reader);
+    case Protocol::sctp:
+      return parse_sctp<Address>(packet, reader);
     case Protocol::icmp:
     case Protocol::icmpv6:
-      return Outcome::kernel_icmp;
+      return parse_icmp<Address>(packet, reader);
     default:
       return Outcome::kernel_not_a_service;
   }
@@ -110,24 +119,43 @@ Outcome parse_ipv4(Packet& packet, Reader reader) noexcept {
   packet.dont_fragment = (fragment & Ipv4Header::kDontFragment) != 0;
   if ((fragment & (Ipv4Header::kMoreFragments | Ipv4Header::kOffsetMask)) != 0) {
     packet.ipv4.protocol = ip->protocol;
-    return Outcome::drop_fragment;
+    packet.transport = reader.at() + header;
+    packet.more_fragments = (fragment & Ipv4Header::kMoreFragments) != 0;
+    packet.fragment_offset =
+        static_cast<std::uint16_t>((fragment & Ipv4Header::kOffsetMask) * kFragmentUnit);
+    packet.fragment_id = ip->id.host();
+    return Outcome::fragment;
   }
   reader.limit(total);
   reader.skip(header);
   return parse_transport<Ipv4Address>(packet, reader, ip->protocol);
 }
 
+// Undecided: an atomic fragment (RFC 6946), which is a whole packet.
 Outcome parse_ipv6_fragment(Packet& packet, const Reader& reader) noexcept {
   const auto* fragment = reader.peek<Ipv6FragmentHeader>();
   if (fragment == nullptr) return Outcome::drop_truncated;
+  // The offset in bytes, when the lower bits are cleared.
+  const unsigned offset_and_more = fragment->offset_and_more.host();
   packet.ipv6.protocol = static_cast<Protocol>(fragment->next_header);
-  return Outcome::drop_fragment;
+  packet.transport = reader.at() + sizeof *fragment;
+  packet.more_fragments = (offset_and_more & 1U) != 0;
+  packet.fragment_offset = static_cast<std::uint16_t>(offset_and_more & ~7U);
+  packet.fragment_id = fragment->id.host();
+  const bool whole = packet.fragment_offset == 0 && !packet.more_fragments;
+  return whole ? Outcome::undecided : Outcome::fragment;
 }
 
 // Walks the extension headers of RFC 8200 section 4 up to the transport header.
 Outcome parse_ipv6_extensions(Packet& packet, Reader reader, std::uint8_t next) noexcept {
   for (int walked = 0; walked <= kMaxExtensionHeaders; ++walked) {
-    if (next == kIpv6Fragment) return parse_ipv6_fragment(packet, reader);
+    if (next == kIpv6Fragment) {
+      const Outcome outcome = parse_ipv6_fragment(packet, reader);
+      if (outcome != Outcome::undecided) return outcome;
+      next = reader.at()[0];
+      reader.skip(sizeof(Ipv6FragmentHeader));
+      continue;
+    }
     if (next != kIpv6HopByHop && next != kIpv6Routing && next != kIpv6DestinationOptions) {
       return parse_transport<Ipv6Address>(packet, reader, static_cast<Protocol>(next));
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes to fields: the only code of the packet path that reads unchecked bytes.
+// Bytes to fields: with icmp_quote.h and tunnel.h (quotes) the only code of the packet path that
+// reads unchecked bytes.
 #pragma once
 
 #include <span>
@@ -10,8 +11,8 @@
 namespace weir {
 
 // Sets every field of `packet` that packet.h attributes to it, or an outcome: a drop with its
-// reason, or the kernel for what is not IP. A fragment is a drop with its addresses and protocol;
-// ports of a first fragment are not read.
+// reason, or the kernel for what is not IP. A fragment (Outcome::fragment) has its addresses and
+// protocol and no ports; an IPv6 fragment that is the whole packet (RFC 6946) is none.
 // Trims padding: afterwards the frame ends where the IP packet ends. Worker thread.
 void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept;
 

@@ -44,6 +44,7 @@ absl::Status set_up_queues(std::uint16_t id, std::uint16_t queues, rte_mempool* 
 absl::StatusOr<Port> Port::open(const PortPlan& plan, rte_mempool* pool) {
   Port port;
   port.device_ = plan.device;
+  port.pool_ = pool;
   if (rte_eth_dev_get_port_by_name(plan.device.c_str(), &port.id_) != 0) {
     return absl::NotFoundError(absl::StrCat(
         "there is no port ", plan.device,

@@ -30,6 +30,7 @@ class Port {
   // Each queue is received from, and transmitted on, by one worker: number queue % workers.
   std::uint16_t queues() const noexcept { return queues_; }
   const MacAddress& mac() const noexcept { return mac_; }
+  rte_mempool* pool() const noexcept { return pool_; }  // of the frames that it receives
   std::uint16_t mtu() const noexcept { return mtu_; }
   const std::string& device() const noexcept { return device_; }
 
@@ -39,6 +40,7 @@ class Port {
   std::uint16_t queues_ = 1;
   MacAddress mac_;
   std::uint16_t mtu_ = 1500;
+  rte_mempool* pool_ = nullptr;
 };
 
 // One pool for all ports: single-segment buffers that hold a frame of `mtu` and a tunnel's headers.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/rewrite.h"
 
+#include <array>
 #include <cstddef>
 #include <type_traits>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/crc32c.h"
 #include "dataplane/net/wire_headers.h"
 
 namespace weir {
@@ -41,8 +43,21 @@ void update_udp_checksum(Packet& packet, const ChecksumDelta& delta) noexcept {
   if (udp.checksum == Be16{}) udp.checksum = Be16::from_raw(0xffff);
 }
 
+using Ports = std::array<Be16, 2>;
+
+// The CRC covers no addresses: only the ports change, in the first four bytes.
+void update_sctp_checksum(Packet& packet, const Ports& before) noexcept {
+  auto& sctp = *reinterpret_cast<SctpHeader*>(packet.transport);
+  const auto change = load<std::uint32_t>(&before) ^ load<std::uint32_t>(&sctp);
+  if (change == 0) return;
+  const auto length = static_cast<std::size_t>(packet.ip + packet.ip_length - packet.transport);
+  const std::uint32_t crc =
+      crc32c_add_zeros(crc32c_add(0, &change, sizeof change), length - sizeof change);
+  sctp.checksum = Be32::from_raw(sctp.checksum.raw() ^ crc);
+}
+
 void rewrite_port(Packet& packet, End end, Be16 port, ChecksumDelta& delta) noexcept {
-  // TCP and UDP begin alike: source port, destination port.
+  // TCP, UDP and SCTP begin alike: source port, destination port.
   auto& ports = *reinterpret_cast<UdpHeader*>(packet.transport);
   Be16& field = end == End::source ? ports.source_port : ports.destination_port;
   delta.replace(field, port);
@@ -57,72 +72,19 @@ void rewrite_end(Packet& packet, End end, const Address& address, Be16 port) noe
   delta.replace(field, address);
   if constexpr (sizeof(Address) == 4) delta.apply(ip.checksum);
   field = address;
+  const auto ports = load<Ports>(packet.transport);
   rewrite_port(packet, end, port, delta);
-  if (packet.key<Address>().protocol == Protocol::tcp) {
-    delta.apply(reinterpret_cast<TcpHeader*>(packet.transport)->checksum);
-  } else {
-    update_udp_checksum(packet, delta);
+  switch (packet.key<Address>().protocol) {
+    case Protocol::tcp:
+      delta.apply(reinterpret_cast<TcpHeader*>(packet.transport)->checksum);
+      break;
+    case Protocol::sctp:
+      update_sctp_checksum(packet, ports);
+      break;
+    default:
+      update_udp_checksum(packet, delta);
+      break;
   }
-}
-
-// Moves the start of the IP packet forward in the buffer. False: no room.
-bool prepend(Packet& packet, std::size_t bytes) noexcept {
-  const auto room = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
-  if (room < bytes) return false;
-  packet.ip -= bytes;
-  packet.ip_length = static_cast<std::uint16_t>(packet.ip_length + bytes);
-  return true;
-}
-
-constexpr std::uint8_t kEcnMask = 0x03;
-constexpr std::uint8_t kEct0 = 0x02;
-
-constexpr std::uint8_t outer_tos(std::uint8_t inner) noexcept {
-  if ((inner & kEcnMask) != kEcnMask) return inner;
-  return static_cast<std::uint8_t>((inner & ~kEcnMask) | kEct0);
-}
-
-struct InnerFields {
-  std::uint8_t tos;
-  std::uint8_t hops;
-  bool dont_fragment;  // of IPv6 it is false: the outer header may be fragmented
-  Protocol protocol;
-};
-
-InnerFields inner_fields(const Packet& packet) noexcept {
-  if (packet.family == Family::ipv4) {
-    const auto& ip = *reinterpret_cast<const Ipv4Header*>(packet.ip);
-    return {ip.tos, ip.ttl, packet.dont_fragment, Protocol::ipip};
-  }
-  const auto& ip = *reinterpret_cast<const Ipv6Header*>(packet.ip);
-  return {ip.traffic_class(), ip.hop_limit, false, Protocol::ipv6};
-}
-
-void write_outer_ipv4(Packet& packet, const InnerFields& inner, const Ipv4Address& from,
-                      const Ipv4Address& to, std::uint16_t id) noexcept {
-  auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
-  ip.version_and_length = 0x45;
-  ip.tos = outer_tos(inner.tos);
-  ip.total_length = Be16::from_host(packet.ip_length);
-  ip.id = Be16::from_host(inner.dont_fragment ? std::uint16_t{0} : id);
-  ip.fragment = Be16::from_host(inner.dont_fragment ? Ipv4Header::kDontFragment : std::uint16_t{0});
-  ip.ttl = inner.hops;
-  ip.protocol = inner.protocol;
-  ip.checksum = Be16{};
-  ip.source = from;
-  ip.destination = to;
-  ip.checksum = checksum_finish(checksum_add(&ip, sizeof ip));
-}
-
-void write_outer_ipv6(Packet& packet, const InnerFields& inner, const Ipv6Address& from,
-                      const Ipv6Address& to) noexcept {
-  auto& ip = *reinterpret_cast<Ipv6Header*>(packet.ip);
-  ip.version_class_flow = Be32::from_host(6U << 28 | std::uint32_t{outer_tos(inner.tos)} << 20);
-  ip.payload_length = Be16::from_host(static_cast<std::uint16_t>(packet.ip_length - sizeof ip));
-  ip.next_header = inner.protocol;
-  ip.hop_limit = inner.hops;
-  ip.source = from;
-  ip.destination = to;
 }
 
 }  // namespace
@@ -141,18 +103,5 @@ template void rewrite_destination(Packet&, const Ipv4Address&, Be16) noexcept;
 template void rewrite_destination(Packet&, const Ipv6Address&, Be16) noexcept;
 template void rewrite_source(Packet&, const Ipv4Address&, Be16) noexcept;
 template void rewrite_source(Packet&, const Ipv6Address&, Be16) noexcept;
-
-bool encapsulate(Packet& packet, const IpAddress& from, const IpAddress& to,
-                 std::uint16_t id) noexcept {
-  const InnerFields inner = inner_fields(packet);
-  if (!prepend(packet, tunnel_overhead(to.family()))) return false;
-  packet.family = to.family();
-  if (to.is_ipv4()) {
-    write_outer_ipv4(packet, inner, from.ipv4(), to.ipv4(), id);
-  } else {
-    write_outer_ipv6(packet, inner, from.ipv6(), to.ipv6());
-  }
-  return true;
-}
 
 }  // namespace weir

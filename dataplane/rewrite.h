@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What forwarding changes in a packet. Checksums are updated incrementally (RFC 1624), so that a
 // wrong one stays wrong; a UDP checksum of zero is computed where nat touches it, as IPVS does.
+// SCTP's CRC32c likewise, by the change alone.
 // All take a parsed packet; worker thread.
 #pragma once
 
@@ -33,16 +34,6 @@ template <class Address>
 void rewrite_destination(Packet& packet, const Address& address, Be16 port) noexcept;
 template <class Address>
 void rewrite_source(Packet& packet, const Address& address, Be16 port) noexcept;
-
-// Bytes that encapsulate() puts in front of the IP packet.
-constexpr std::uint16_t tunnel_overhead(Family outer) noexcept {
-  return outer == Family::ipv4 ? 20 : 40;
-}
-
-// tun: an outer header of the family of `to` (RFC 2003, 2473, 4213): TTL, TOS (RFC 3168, CE becomes
-// ECT(0)) and DF as the inner packet has them. `id` is used where DF is clear. False: no headroom.
-[[nodiscard]] bool encapsulate(Packet& packet, const IpAddress& from, const IpAddress& to,
-                               std::uint16_t id) noexcept;
 
 // Puts the Ethernet header, tagged where the next hop's interface is a VLAN, in front of the IP
 // packet and sets the port. False: no headroom.

@@ -2,11 +2,13 @@
 // Services and real servers as the workers see them: immutable, replaced whole by control.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "dataplane/local_addresses.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/routes.h"
 #include "dataplane/statistics.h"
@@ -27,14 +29,29 @@ struct ServiceKey {
   friend auto operator<=>(const ServiceKey&, const ServiceKey&) noexcept = default;
 };
 
+// What a tunnel to a real server looks like (ipvsadm --tun-type, --tun-port, --tun-*csum).
+enum class TunnelType : std::uint8_t { ipip, gue, gre };
+enum class TunnelChecksum : std::uint8_t { none, checksum, remote };
+struct Tunnel {
+  TunnelType type = TunnelType::ipip;
+  TunnelChecksum checksum = TunnelChecksum::none;
+  Be16 port;  // GUE
+  friend bool operator==(const Tunnel&, const Tunnel&) noexcept = default;
+};
+
 struct RealServer {
   IpAddress address;
   Be16 port;
   ForwardMode mode = ForwardMode::nat;
+  Tunnel tunnel;
+  // Connections, active and inactive, that close it to new ones, and that open it again; 0: none.
+  std::uint32_t upper_threshold = 0;
+  std::uint32_t lower_threshold = 0;
   bool available = true;  // false: removed, but connections still refer to its slot
   std::int32_t weight = 1;
   ServerSlot slot = 0;
   std::uint32_t generation = 0;  // of the slot
+  std::uint32_t service = 0;     // ServiceSlot
   // The way to it through weir's interfaces, if there is one; its next hop, if that has a place in
   // the Routes of the same Snapshot yet.
   bool reachable = false;
@@ -59,12 +76,42 @@ struct alignas(64) WorkerScheduler {
 // By worker; survives the service's versions.
 using SchedulerSet = std::vector<WorkerScheduler>;
 
+class LocalPorts;
+
+// How a fullnat real server learns who the client is.
+enum class ClientAddress : std::uint8_t { hidden, toa, proxy };
+
+// What happens to the connections of a real server that is gone, beside what IPVS's settings say:
+// kept as if it were there, dropped silently (IPVS), or reset towards both ends.
+enum class GoneServer : std::uint8_t { drop, keep, reset };
+
+// Clients that count as one (ipvsadm -p, -M): bits of their address that matter.
+struct Persistence {
+  std::uint32_t timeout = 0;  // seconds, 0: not persistent
+  std::array<std::uint8_t, 16> mask{};
+};
+
 struct Service {
   ServiceKey key;
   ServiceSlot slot = 0;
   std::uint32_t generation = 0;       // of the slot
   bool removed = false;               // kept only for the connections that refer to it
   std::vector<Candidate> candidates;  // newest first, as IPVS lists them
+  bool one_packet = false;            // ipvsadm -o: UDP datagrams are scheduled one by one
+  Persistence persistence;
+  ClientAddress client_address = ClientAddress::hidden;
+  GoneServer gone_server = GoneServer::drop;
+  // Seconds without a packet that end an established connection; 0: the global one.
+  std::uint32_t idle_timeout = 0;
+  SchedulerOptions scheduler_options;
+  std::shared_ptr<const LookupTable> table;  // of `candidates`; null where they need none
+  // Seconds over which a new real server comes to its full weight; 0: it begins with it.
+  std::uint32_t slow_start = 0;
+  // Fullnat: the director's own ends towards real servers. Of each family the service's own or,
+  // where it has none, those for all services. Never null.
+  std::shared_ptr<const LocalAddresses> local_addresses;
+  // Their ports; each worker writes its own.
+  std::shared_ptr<std::vector<LocalPorts>> local_ports;
 
   std::shared_ptr<SchedulerSet> schedulers;
   // The edits from number `first_edit` on; a worker replays those that it has not seen.

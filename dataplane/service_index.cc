@@ -4,6 +4,13 @@
 #include <bit>
 
 namespace weir {
+namespace {
+
+constexpr Be16 kFtp = Be16::from_host(21);
+constexpr Be16 kFtpData = Be16::from_host(20);
+constexpr std::uint16_t kFirstUnprivileged = 1024;
+
+}  // namespace
 
 // An addition takes an entry for the address and its port, and one for the address alone.
 ServiceIndex::ServiceIndex(std::size_t entries)
@@ -11,18 +18,24 @@ ServiceIndex::ServiceIndex(std::size_t entries)
 
 template <class Address>
 void ServiceIndex::add(std::vector<Entry<Address>>& entries, const Entry<Address>& wanted) {
-  if (find(wanted.address, wanted.port, wanted.protocol, wanted.role) != nullptr) return;
-  std::uint64_t at = hash(wanted.address, tail_of(wanted.port, wanted.protocol, wanted.role));
-  while (entries[at & mask_].role != Role::none) ++at;
+  const std::uint64_t tail = tail_of(wanted.port, wanted.protocol, wanted.role);
+  std::uint64_t at = hash(wanted.address, tail);
+  while (entries[at & mask_].role != Role::none) {
+    Entry<Address>& present = entries[at++ & mask_];
+    if (!equal(present, wanted.address, tail)) continue;
+    present.replies = static_cast<std::uint8_t>(present.replies | wanted.replies);
+    if (wanted.role == Role::reply_source) present.slot = the_one_of(present.slot, wanted.slot);
+    return;
+  }
   entries[at & mask_] = wanted;
 }
 
 void ServiceIndex::add(const IpAddress& address, Be16 port, Protocol protocol, Role role,
-                       ServiceSlot slot) {
+                       ServiceSlot slot, std::uint8_t replies) {
   if (address.is_ipv4()) {
-    add(ipv4_, {address.ipv4(), port, protocol, role, slot});
+    add(ipv4_, {address.ipv4(), port, protocol, role, slot, replies});
   } else {
-    add(ipv6_, {address.ipv6(), port, protocol, role, slot});
+    add(ipv6_, {address.ipv6(), port, protocol, role, slot, replies});
   }
 }
 
@@ -30,11 +43,45 @@ void ServiceIndex::add_service(const IpAddress& address, Be16 port, Protocol pro
                                ServiceSlot slot) {
   add(address, port, protocol, Role::service, slot);
   add(address, Be16{}, kAnyPort, Role::service, slot);
+  if (port == Be16{} || (port == kFtp && protocol == Protocol::tcp)) loose_services_ = true;
 }
 
-void ServiceIndex::add_reply_source(const IpAddress& address, Be16 port, Protocol protocol) {
-  add(address, port, protocol, Role::reply_source, 0);
-  add(address, Be16{}, kAnyPort, Role::reply_source, 0);
+void ServiceIndex::add_fwmark_service(std::uint32_t mark, Family family, ServiceSlot slot) {
+  const IpAddress address = family == Family::ipv4 ? IpAddress(address_of_mark<Ipv4Address>(mark))
+                                                   : IpAddress(address_of_mark<Ipv6Address>(mark));
+  add(address, Be16{}, kAnyPort, Role::fwmark, slot);
 }
+
+void ServiceIndex::add_reply_source(const IpAddress& address, Be16 port, Protocol protocol,
+                                    ReplyTo to) {
+  const auto replies = static_cast<std::uint8_t>(to);
+  add(address, port, protocol, Role::reply_source, kNoServer, replies);
+  add(address, Be16{}, kAnyPort, Role::reply_source, kNoServer, replies);
+  if (port == Be16{}) replies_of_all_ports_ = true;
+}
+
+void ServiceIndex::add_one_packet_server(const IpAddress& address, Be16 port, ServerSlot slot) {
+  add_reply_source(address, port, Protocol::udp);
+  add(address, port, Protocol::udp, Role::reply_source, slot);
+  one_packet_servers_ = true;
+}
+
+void ServiceIndex::add_local_address(const IpAddress& address) {
+  add(address, Be16{}, kAnyPort, Role::local_address, 0);
+}
+
+template <class Address>
+ServiceSlot ServiceIndex::find_loosely(const FlowKey<Address>& key) const noexcept {
+  const Entry<Address>* entry = nullptr;
+  const bool may_be_ftp_data =
+      key.protocol == Protocol::tcp &&
+      (key.destination_port == kFtpData || key.destination_port.host() >= kFirstUnprivileged);
+  if (may_be_ftp_data) entry = find(key.destination, kFtp, key.protocol, Role::service);
+  if (entry == nullptr) entry = find(key.destination, Be16{}, key.protocol, Role::service);
+  return entry == nullptr ? kNoService : entry->slot;
+}
+
+template ServiceSlot ServiceIndex::find_loosely(const FlowKey<Ipv4Address>&) const noexcept;
+template ServiceSlot ServiceIndex::find_loosely(const FlowKey<Ipv6Address>&) const noexcept;
 
 }  // namespace weir

@@ -1,49 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which packets are weir's: the destinations that are services and the sources that are real
-// servers whose replies pass. Immutable once built; replaced whole when a service or a real server
-// comes or goes, not when a weight changes.
+// Which packets are weir's: the destinations and marks that are services and the sources that are
+// real servers whose replies pass. Immutable once built; replaced whole when a service or a real
+// server comes or goes, not when a weight changes.
 //
 // Per address family open addressing at a load factor <= 0.5, 16 bytes an entry for IPv4, 32 for
-// IPv6. Cost: one cache line per look-up.
+// IPv6. Cost: one cache line per look-up, and one look-up where there is neither FTP nor a service
+// for all ports.
+// Source: ip_vs_service_find (ip_vs_ctl.c).
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "dataplane/flow_key.h"
+#include "dataplane/local_addresses.h"
 #include "dataplane/service.h"
 
 namespace weir {
 
 class ServiceIndex {
  public:
-  // Built by control for up to `entries` additions.
+  // Where a real server sends its replies: nat's to the client, fullnat's to a local address.
+  enum class ReplyTo : std::uint8_t { client = 1, local_address = 2 };
+
+  // Built by control for up to `entries` additions. Port 0: all ports.
   explicit ServiceIndex(std::size_t entries);
   void add_service(const IpAddress& address, Be16 port, Protocol protocol, ServiceSlot slot);
-  void add_reply_source(const IpAddress& address, Be16 port, Protocol protocol);
+  void add_fwmark_service(std::uint32_t mark, Family family, ServiceSlot slot);
+  void add_reply_source(const IpAddress& address, Be16 port, Protocol protocol,
+                        ReplyTo to = ReplyTo::client);
+  // A reply source that answers without connections.
+  void add_one_packet_server(const IpAddress& address, Be16 port, ServerSlot slot);
+  void add_local_address(const IpAddress& address);
 
-  // The service that a packet is for, kNoService if there is none. Any thread.
+  // The service that a packet is for, kNoService if there is none: that of its mark, its
+  // destination's, FTP's for data connections, that for all ports. Any thread.
   static constexpr ServiceSlot kNoService = 0xffffffffU;
   template <class Address>
-  ServiceSlot find_service(const FlowKey<Address>& key) const noexcept {
+  ServiceSlot find_service(const FlowKey<Address>& key, std::uint32_t mark = 0) const noexcept {
+    if (mark != 0) {
+      const auto* marked = find(address_of_mark<Address>(mark), Be16{}, kAnyPort, Role::fwmark);
+      if (marked != nullptr) return marked->slot;
+    }
     const auto* entry = find(key.destination, key.destination_port, key.protocol, Role::service);
-    return entry == nullptr ? kNoService : entry->slot;
+    if (entry != nullptr) return entry->slot;
+    return loose_services_ ? find_loosely(key) : kNoService;
   }
-  // Whether a packet comes from a real server whose replies pass. Any thread.
+  // Whether a packet comes from a real server whose replies pass, and goes where such go. Any
+  // thread.
   template <class Address>
   bool is_reply(const FlowKey<Address>& key) const noexcept {
-    return find(key.source, key.source_port, key.protocol, Role::reply_source) != nullptr;
+    const auto* entry = find(key.source, key.source_port, key.protocol, Role::reply_source);
+    if (entry != nullptr && passes(*entry, key)) return true;
+    if (!replies_of_all_ports_) return false;
+    entry = find(key.source, Be16{}, key.protocol, Role::reply_source);
+    return entry != nullptr && passes(*entry, key);
+  }
+  // The real server of a one-packet service that a packet comes from, kNoServer if there is none or
+  // several could be meant. Any thread.
+  static constexpr ServerSlot kNoServer = 0xffffffffU;
+  template <class Address>
+  ServerSlot one_packet_server(const FlowKey<Address>& key) const noexcept {
+    if (!one_packet_servers_ || key.protocol != Protocol::udp) return kNoServer;
+    const auto* entry = find(key.source, key.source_port, key.protocol, Role::reply_source);
+    const auto* other = find(key.source, Be16{}, key.protocol, Role::reply_source);
+    const ServerSlot of_port = entry == nullptr ? kNoServer : entry->slot;
+    const ServerSlot of_all_ports = other == nullptr ? kNoServer : other->slot;
+    const ServerSlot server = the_one_of(of_port, of_all_ports);
+    return server == kSeveralServers ? kNoServer : server;
+  }
+  template <class Address>
+  bool is_service_address(const Address& address) const noexcept {
+    return find(address, Be16{}, kAnyPort, Role::service) != nullptr;
   }
   // Whether a packet whose ports are not known, a fragment, is between addresses of either kind.
   template <class Address>
   bool concerns(const FlowKey<Address>& key) const noexcept {
-    return find(key.destination, Be16{}, kAnyPort, Role::service) != nullptr ||
-           find(key.source, Be16{}, kAnyPort, Role::reply_source) != nullptr;
+    if (find(key.destination, Be16{}, kAnyPort, Role::service) != nullptr) return true;
+    const auto* entry = find(key.source, Be16{}, kAnyPort, Role::reply_source);
+    if (entry == nullptr) return false;
+    return has(*entry, ReplyTo::client) || is_local(key.destination);
   }
 
  private:
-  enum class Role : std::uint8_t { none, service, reply_source };
+  enum class Role : std::uint8_t { none, service, fwmark, reply_source, local_address };
 
   // Marks the entry of an address, beside those of its ports. No packet has this protocol: it means
   // hop-by-hop options.
@@ -55,7 +96,8 @@ class ServiceIndex {
     Be16 port;
     Protocol protocol = Protocol::ip;
     Role role = Role::none;
-    ServiceSlot slot = 0;
+    std::uint32_t slot = 0;    // ServiceSlot; of a reply source: ServerSlot
+    std::uint8_t replies = 0;  // ReplyTo, as bits
   };
   static_assert(sizeof(Entry<Ipv4Address>) == 16 && sizeof(Entry<Ipv6Address>) == 32);
 
@@ -66,6 +108,35 @@ class ServiceIndex {
     } else {
       return ipv6_;
     }
+  }
+
+  template <class Address>
+  static bool has(const Entry<Address>& entry, ReplyTo to) noexcept {
+    return (entry.replies & static_cast<std::uint8_t>(to)) != 0;
+  }
+  template <class Address>
+  bool is_local(const Address& address) const noexcept {
+    return find(address, Be16{}, kAnyPort, Role::local_address) != nullptr;
+  }
+  template <class Address>
+  bool passes(const Entry<Address>& source, const FlowKey<Address>& key) const noexcept {
+    if (has(source, ReplyTo::client)) return true;
+    const std::uint16_t port = key.destination_port.host();
+    return port >= kFirstLocalPort && port <= kLastLocalPort && is_local(key.destination);
+  }
+  template <class Address>
+  static Address address_of_mark(std::uint32_t mark) noexcept {
+    std::array<Be32, sizeof(Address) / sizeof(Be32)> words{};
+    words[0] = Be32::from_host(mark);
+    return load<Address>(words.data());
+  }
+  template <class Address>
+  ServiceSlot find_loosely(const FlowKey<Address>& key) const noexcept;
+
+  static constexpr ServerSlot kSeveralServers = 0xfffffffeU;
+  static ServerSlot the_one_of(ServerSlot a, ServerSlot b) noexcept {
+    if (a == kNoServer || a == b) return b;
+    return b == kNoServer ? a : kSeveralServers;
   }
 
   // What follows the address in an entry, in the upper half of a word.
@@ -85,11 +156,16 @@ class ServiceIndex {
                              Role role) const noexcept;
   template <class Address>
   void add(std::vector<Entry<Address>>& entries, const Entry<Address>& wanted);
-  void add(const IpAddress& address, Be16 port, Protocol protocol, Role role, ServiceSlot slot);
+  void add(const IpAddress& address, Be16 port, Protocol protocol, Role role, ServiceSlot slot,
+           std::uint8_t replies = 0);
 
   std::vector<Entry<Ipv4Address>> ipv4_;
   std::vector<Entry<Ipv6Address>> ipv6_;
   std::uint64_t mask_;
+  // Whether there are services that take more than one port, and reply sources with all of theirs.
+  bool loose_services_ = false;
+  bool replies_of_all_ports_ = false;
+  bool one_packet_servers_ = false;
 };
 
 inline std::uint64_t ServiceIndex::hash(const Ipv4Address& address, std::uint64_t tail) noexcept {

@@ -8,10 +8,12 @@
 #include <memory>
 #include <vector>
 
+#include "dataplane/mark_rules.h"
 #include "dataplane/routes.h"
 #include "dataplane/service.h"
 #include "dataplane/service_index.h"
 #include "dataplane/settings.h"
+#include "dataplane/shared_servers.h"
 
 namespace weir {
 
@@ -32,6 +34,8 @@ struct Snapshot {
   std::shared_ptr<const Routes> routes;
   std::shared_ptr<const PortAddresses> ports;
   std::shared_ptr<const Settings> settings;
+  std::shared_ptr<const MarkRules> marks;
+  std::shared_ptr<SharedServers> shared;  // the same in every version
 };
 
 }  // namespace weir

@@ -40,7 +40,8 @@ struct alignas(64) ServerCounters {
 // whether there are any connections, so that no reader is fooled by one that changes its state.
 struct ServerLoad {
   Counter<std::uint32_t> connections;
-  Counter<std::uint32_t> active;  // of these
+  Counter<std::uint32_t> active;     // of these
+  Counter<std::uint32_t> templates;  // persistent ones, not counted in `connections`
 
   Load read() const noexcept {
     const std::uint32_t busy = active.read();
@@ -54,6 +55,9 @@ struct WorkerStatistics {
       : servers(server_slots), loads(server_slots) {}
 
   std::array<Counter<std::uint64_t>, kOutcomes> outcomes;
+  // Times that a local address of fullnat had no port left for a real server.
+  Counter<std::uint64_t> local_address_exhausted;
+  Counter<std::uint64_t> given_up;      // connections, by drop_entry
   std::vector<ServerCounters> servers;  // by ServerSlot
   std::vector<ServerLoad> loads;        // by ServerSlot
 };

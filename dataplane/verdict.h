@@ -11,11 +11,15 @@ namespace weir {
 
 enum class Outcome : std::uint8_t {
   undecided,
+  fragment,  // of parse_frame only: to be collected
   // Forwarded.
   nat_to_server,
   nat_to_client,
   dr_to_server,
   tun_to_server,
+  fullnat_to_server,
+  fullnat_to_client,
+  tcp_reset_sent,   // towards the end of a connection whose real server is gone
   icmp_error_sent,  // an ICMP error of weir's own, back to the client
   // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
   kernel_not_ip,
@@ -23,33 +27,51 @@ enum class Outcome : std::uint8_t {
   kernel_not_a_service,
   kernel_no_connection,    // to a service, but neither a connection nor a SYN
   kernel_reply_unmatched,  // from a real server, but of no connection
+  kernel_local,            // to a real server that is the director itself
+  kernel_cache_bypass,     // of a fwmark service without a real server, routed by the kernel
   kernel_icmp,
   // To another thread of weir.
   handed_to_owner,
+  handed_to_chooser,  // to the worker that chooses the real server
   waiting_for_neighbour,
+  fragment_kept,  // copied to its datagram
   // Dropped.
   drop_truncated,
   drop_bad_length,
   drop_bad_ipv4_header,
   drop_bad_ipv4_checksum,
   drop_bad_ipv6_header,
+  drop_bad_icmp_checksum,
   drop_too_many_extension_headers,
   drop_chained_buffer,
   drop_foreign_mac,
-  drop_fragment,
+  // One for each fragment that is refused, and for each datagram that is given up.
+  drop_fragment_tiny,       // transport header cut in two, or no payload
+  drop_fragment_malformed,  // contradicts itself or its datagram
+  drop_fragment_duplicate,
+  drop_fragment_overlap,
+  drop_fragment_too_big,  // the datagram would not fit a buffer
+  drop_fragment_too_many,
+  drop_fragment_timeout,
+  drop_fragment_table_full,
   drop_ttl_expired_unanswered,
   drop_no_server_unanswered,
+  drop_no_connection_unanswered,
   drop_server_removed,
   drop_table_full,
   drop_reply_ambiguous,
+  drop_no_local_port,
+  drop_stray_syn_ack,
   drop_no_route,
   drop_too_big,
   drop_no_headroom,
+  drop_untranslatable,  // to the other address family
   drop_neighbour_queue_full,
   drop_neighbour_unreachable,
   drop_owner_ring_full,
   drop_transmit_ring_full,
   drop_transmit_full,
+  drop_no_buffer,  // for the pieces of a packet
   drop_exception_ring_full,
   count_
 };
@@ -59,41 +81,62 @@ inline constexpr std::size_t kOutcomes = static_cast<std::size_t>(Outcome::count
 // Stable names: `weirctl show counters`, metrics and tests use them.
 inline constexpr std::array kOutcomeNames = {
     std::string_view("undecided"),
+    std::string_view("fragment"),
     std::string_view("nat_to_server"),
     std::string_view("nat_to_client"),
     std::string_view("dr_to_server"),
     std::string_view("tun_to_server"),
+    std::string_view("fullnat_to_server"),
+    std::string_view("fullnat_to_client"),
+    std::string_view("tcp_reset_sent"),
     std::string_view("icmp_error_sent"),
     std::string_view("kernel_not_ip"),
     std::string_view("kernel_multicast"),
     std::string_view("kernel_not_a_service"),
     std::string_view("kernel_no_connection"),
     std::string_view("kernel_reply_unmatched"),
+    std::string_view("kernel_local"),
+    std::string_view("kernel_cache_bypass"),
     std::string_view("kernel_icmp"),
     std::string_view("handed_to_owner"),
+    std::string_view("handed_to_chooser"),
     std::string_view("waiting_for_neighbour"),
+    std::string_view("fragment_kept"),
     std::string_view("drop_truncated"),
     std::string_view("drop_bad_length"),
     std::string_view("drop_bad_ipv4_header"),
     std::string_view("drop_bad_ipv4_checksum"),
     std::string_view("drop_bad_ipv6_header"),
+    std::string_view("drop_bad_icmp_checksum"),
     std::string_view("drop_too_many_extension_headers"),
     std::string_view("drop_chained_buffer"),
     std::string_view("drop_foreign_mac"),
-    std::string_view("drop_fragment"),
+    std::string_view("drop_fragment_tiny"),
+    std::string_view("drop_fragment_malformed"),
+    std::string_view("drop_fragment_duplicate"),
+    std::string_view("drop_fragment_overlap"),
+    std::string_view("drop_fragment_too_big"),
+    std::string_view("drop_fragment_too_many"),
+    std::string_view("drop_fragment_timeout"),
+    std::string_view("drop_fragment_table_full"),
     std::string_view("drop_ttl_expired_unanswered"),
     std::string_view("drop_no_server_unanswered"),
+    std::string_view("drop_no_connection_unanswered"),
     std::string_view("drop_server_removed"),
     std::string_view("drop_table_full"),
     std::string_view("drop_reply_ambiguous"),
+    std::string_view("drop_no_local_port"),
+    std::string_view("drop_stray_syn_ack"),
     std::string_view("drop_no_route"),
     std::string_view("drop_too_big"),
     std::string_view("drop_no_headroom"),
+    std::string_view("drop_untranslatable"),
     std::string_view("drop_neighbour_queue_full"),
     std::string_view("drop_neighbour_unreachable"),
     std::string_view("drop_owner_ring_full"),
     std::string_view("drop_transmit_ring_full"),
     std::string_view("drop_transmit_full"),
+    std::string_view("drop_no_buffer"),
     std::string_view("drop_exception_ring_full"),
 };
 static_assert(kOutcomeNames.size() == kOutcomes, "every outcome has a name");

@@ -10,23 +10,27 @@
 #include <algorithm>
 #include <ctime>
 
+#include "dataplane/admission.h"
+#include "dataplane/fragmentation.h"
+
 namespace weir {
 namespace {
 
 constexpr unsigned kRingPackets = 2048;
 constexpr unsigned kRingMisses = 256;
+constexpr unsigned kRingNotices = 1024;
 constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
+constexpr unsigned kFragmentBudget = 8;
 constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
 constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
 constexpr unsigned kSleepsBeforeLong = 64;
 constexpr long kShortSleepNs = 5'000;
 constexpr long kLongSleepNs = 100'000;
 
-std::vector<std::unique_ptr<Ring<rte_mbuf*>>> make_rings(std::size_t count) {
-  std::vector<std::unique_ptr<Ring<rte_mbuf*>>> rings;
-  for (std::size_t i = 0; i < count; ++i) {
-    rings.push_back(std::make_unique<Ring<rte_mbuf*>>(kRingPackets));
-  }
+template <class T>
+std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned capacity) {
+  std::vector<std::unique_ptr<Ring<T>>> rings;
+  for (std::size_t i = 0; i < count; ++i) rings.push_back(std::make_unique<Ring<T>>(capacity));
   return rings;
 }
 
@@ -60,16 +64,19 @@ std::uint32_t current_tick() noexcept {
   return static_cast<std::uint32_t>((rte_rdtsc() - start) / cycles_per_tick);
 }
 
+std::uint32_t current_millisecond() noexcept {
+  static const std::uint64_t cycles_per_ms = rte_get_tsc_hz() / 1000;
+  return static_cast<std::uint32_t>(rte_rdtsc() / cycles_per_ms);
+}
+
 Rings::Rings(unsigned workers)
     : workers_(workers),
-      to_owner_(make_rings(std::size_t{workers} * workers)),
-      to_transmit_(make_rings(std::size_t{workers} * workers)),
-      to_kernel_(make_rings(workers)),
-      from_kernel_(make_rings(workers)) {
-  for (unsigned i = 0; i < workers; ++i) {
-    misses_.push_back(std::make_unique<Ring<NeighbourMiss>>(kRingMisses));
-  }
-}
+      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, kRingPackets)),
+      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, kRingPackets)),
+      to_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      from_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      misses_(make_rings<NeighbourMiss>(workers, kRingMisses)),
+      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers, kRingNotices)) {}
 
 Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
                IdleMode idle)
@@ -113,9 +120,12 @@ unsigned Worker::poll_once() noexcept {
   snapshot_ = publisher_.load();
   if (snapshot_->version != adopted_version_) adopt();
   state_.now = current_tick();
-  const unsigned work = receive() + take_from_rings();
+  state_.now_ms = current_millisecond();
+  const unsigned work = receive() + take_from_rings() + take_notices();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
-  expire_connections(state_, kExpiryBudget);
+  expire_connections(state_, *snapshot_, kExpiryBudget);
+  if (state_.reassembly.under_way() != 0) expire_fragments(state_, kFragmentBudget);
+  if (!state_.notices.empty()) send_notices();
   if (!waiting_.empty()) retry_waiting();
   return work;
 }
@@ -138,27 +148,56 @@ void Worker::rest(unsigned idle_loops) noexcept {
 unsigned Worker::receive() noexcept {
   unsigned total = 0;
   std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<Packet, kMaxBurst> packets;
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
     for (std::uint16_t queue = 0; queue < ports_[port].queues(); ++queue) {
       if (queue % state_.workers != state_.index) continue;
       const unsigned count = rte_eth_rx_burst(ports_[port].id(), queue, frames.data(),
                                               static_cast<std::uint16_t>(frames.size()));
-      // From here on a port is weir's number, not DPDK's.
-      for (unsigned i = 0; i < count; ++i) frames[i]->port = port;
-      if (count != 0) process({frames.data(), count});
+      for (unsigned i = 0; i < count; ++i) {
+        // From here on a port is weir's number, not DPDK's.
+        frames[i]->port = port;
+        packets[i] = packet_of(frames[i]);
+      }
+      if (count != 0) process({packets.data(), count});
       total += count;
     }
   }
   return total;
 }
 
+unsigned Worker::take_notices() noexcept {
+  unsigned total = 0;
+  std::array<TemplateNotice, kMaxBurst> notices;
+  for (unsigned from = 0; from < rings_.workers(); ++from) {
+    if (from == state_.index) continue;
+    const unsigned count = rings_.notices(from, state_.index).take(notices);
+    for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
+    total += count;
+  }
+  return total;
+}
+
+void Worker::send_notices() noexcept {
+  state_.notices.flush([this](const TemplateNotice& notice) {
+    return rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 1;
+  });
+}
+
 unsigned Worker::take_from_rings() noexcept {
   unsigned total = 0;
   std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<HandedOver, kMaxBurst> handed;
+  std::array<Packet, kMaxBurst> packets;
   for (unsigned from = 0; from < rings_.workers(); ++from) {
     if (from == state_.index) continue;
-    const unsigned owned = rings_.to_owner(from, state_.index).take(frames);
-    if (owned != 0) process({frames.data(), owned});
+    const unsigned owned = rings_.to_owner(from, state_.index).take(handed);
+    for (unsigned i = 0; i < owned; ++i) {
+      packets[i] = packet_of(handed[i].frame);
+      packets[i].errand = handed[i].errand;
+      packets[i].largest_fragment = handed[i].largest_fragment;
+    }
+    if (owned != 0) process({packets.data(), owned});
     const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
     for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
     total += owned + finished;
@@ -168,23 +207,22 @@ unsigned Worker::take_from_rings() noexcept {
   return total + injected;
 }
 
-void Worker::process(std::span<rte_mbuf*> frames) noexcept {
-  std::array<Packet, kMaxBurst> packets;
-  for (std::size_t i = 0; i < frames.size(); ++i) packets[i] = packet_of(frames[i]);
-  process_burst(state_, *snapshot_, {packets.data(), frames.size()});
-  for (std::size_t i = 0; i < frames.size(); ++i) dispatch(packets[i]);
+void Worker::process(std::span<Packet> packets) noexcept {
+  process_burst(state_, *snapshot_, packets);
+  for (Packet& packet : packets) dispatch(packet);
 }
 
 void Worker::dispatch(Packet& packet) noexcept {
   auto* frame = static_cast<rte_mbuf*>(packet.buffer);
   if (is_forwarded(packet.outcome)) {
     transmit(packet);
-  } else if (packet.outcome == Outcome::handed_to_owner) {
-    put_or_drop(rings_.to_owner(state_.index, packet.owner), frame, Outcome::drop_owner_ring_full);
+  } else if (packet.outcome == Outcome::handed_to_owner ||
+             packet.outcome == Outcome::handed_to_chooser) {
+    hand_over(packet);
   } else if (packet.outcome == Outcome::waiting_for_neighbour) {
     wait_for_neighbour(packet);
   } else if (is_for_kernel(packet.outcome)) {
-    put_or_drop(rings_.to_kernel(state_.index), frame, Outcome::drop_exception_ring_full);
+    hand_to_kernel(packet);
   } else {
     rte_pktmbuf_free(frame);
   }
@@ -194,7 +232,40 @@ void Worker::transmit(const Packet& packet) noexcept {
   if (packet.next_hop < next_hop_used_.size()) {
     next_hop_used_[packet.next_hop].store(1, std::memory_order_relaxed);
   }
+  if ((packet.fragment_size | packet.largest_fragment) != 0) [[unlikely]] {
+    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_frame(piece); });
+    return;
+  }
   queue_frame(frame_of(packet));
+}
+
+// What is to be cut, and what lies in a datagram's buffer, leaves in buffers of the port's pool.
+template <class Send>
+void Worker::send_in_pieces(const Packet& packet, Send&& send) noexcept {
+  FragmentCutter cutter(packet, state_.take_fragment_id());
+  Outcome lost = cutter.next_length() == 0 ? Outcome::drop_too_big : Outcome::undecided;
+  while (const std::size_t length = cutter.next_length()) {
+    rte_mbuf* const piece = rte_pktmbuf_alloc(ports_[packet.port].pool());
+    if (piece == nullptr) {
+      lost = Outcome::drop_no_buffer;
+      break;
+    }
+    char* const bytes = rte_pktmbuf_append(piece, static_cast<std::uint16_t>(length));
+    if (bytes == nullptr) {
+      rte_pktmbuf_free(piece);
+      lost = Outcome::drop_too_big;
+      break;
+    }
+    cutter.write_next(reinterpret_cast<std::uint8_t*>(bytes));
+    piece->port = packet.port;
+    send(piece);
+  }
+  auto* const whole = static_cast<rte_mbuf*>(packet.buffer);
+  if (lost == Outcome::undecided) {
+    rte_pktmbuf_free(whole);
+  } else {
+    drop(whole, lost);
+  }
 }
 
 void Worker::queue_frame(rte_mbuf* frame) noexcept {
@@ -252,8 +323,26 @@ void Worker::drop(rte_mbuf* frame, Outcome reason) noexcept {
   rte_pktmbuf_free(frame);
 }
 
-void Worker::put_or_drop(Ring<rte_mbuf*>& ring, rte_mbuf* frame, Outcome reason) noexcept {
-  if (ring.put({&frame, 1}) == 0) drop(frame, reason);
+void Worker::hand_over(const Packet& packet) noexcept {
+  const HandedOver handed{frame_of(packet), packet.errand, packet.largest_fragment};
+  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) return;
+  forget_answer(state_, packet);
+  drop(handed.frame, Outcome::drop_owner_ring_full);
+}
+
+// The kernel gets a datagram as it came, as fragments.
+void Worker::hand_to_kernel(Packet& packet) noexcept {
+  if (packet.largest_fragment != 0) [[unlikely]] {
+    packet.fragment_size = packet.largest_fragment;
+    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_for_kernel(piece); });
+    return;
+  }
+  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer));
+}
+
+void Worker::queue_for_kernel(rte_mbuf* frame) noexcept {
+  if (rings_.to_kernel(state_.index).put({&frame, 1}) == 1) return;
+  drop(frame, Outcome::drop_exception_ring_full);
 }
 
 }  // namespace weir

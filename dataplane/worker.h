@@ -25,14 +25,23 @@ struct NeighbourMiss {
 };
 static_assert(sizeof(NeighbourMiss) % 4 == 0);
 
+// A frame for another worker, and what it is under way for.
+struct HandedOver {
+  rte_mbuf* frame;
+  Errand errand;
+  std::uint16_t largest_fragment;  // Packet's
+};
+
 // Everything that crosses threads, by sender and receiver. Each ring has one of either.
 class Rings {
  public:
   explicit Rings(unsigned workers);
 
   unsigned workers() const noexcept { return workers_; }
-  // Received frames for the worker that owns their connection.
-  Ring<rte_mbuf*>& to_owner(unsigned from, unsigned to) { return *to_owner_[from * workers_ + to]; }
+  // Received frames for the worker that owns their connection, or chooses its real server.
+  Ring<HandedOver>& to_owner(unsigned from, unsigned to) {
+    return *to_owner_[from * workers_ + to];
+  }
   // Finished frames for the worker that has a transmit queue on their port.
   Ring<rte_mbuf*>& to_transmit(unsigned from, unsigned to) {
     return *to_transmit_[from * workers_ + to];
@@ -41,15 +50,20 @@ class Rings {
   Ring<rte_mbuf*>& to_kernel(unsigned from) { return *to_kernel_[from]; }
   Ring<rte_mbuf*>& from_kernel(unsigned to) { return *from_kernel_[to]; }
   Ring<NeighbourMiss>& misses(unsigned from) { return *misses_[from]; }
+  // What a worker says about templates of another one.
+  Ring<TemplateNotice>& notices(unsigned from, unsigned to) {
+    return *notices_[from * workers_ + to];
+  }
 
  private:
   using Buffers = std::unique_ptr<Ring<rte_mbuf*>>;
   unsigned workers_;
-  std::vector<Buffers> to_owner_;
+  std::vector<std::unique_ptr<Ring<HandedOver>>> to_owner_;
   std::vector<Buffers> to_transmit_;
   std::vector<Buffers> to_kernel_;
   std::vector<Buffers> from_kernel_;
   std::vector<std::unique_ptr<Ring<NeighbourMiss>>> misses_;
+  std::vector<std::unique_ptr<Ring<TemplateNotice>>> notices_;
 };
 
 enum class IdleMode : std::uint8_t { sleep, busy_poll };
@@ -87,15 +101,21 @@ class Worker {
   unsigned poll_once() noexcept;
   unsigned receive() noexcept;
   unsigned take_from_rings() noexcept;
-  void process(std::span<rte_mbuf*> frames) noexcept;
+  unsigned take_notices() noexcept;
+  void send_notices() noexcept;
+  void process(std::span<Packet> packets) noexcept;
   void dispatch(Packet& packet) noexcept;
   void transmit(const Packet& packet) noexcept;
+  template <class Send>
+  void send_in_pieces(const Packet& packet, Send&& send) noexcept;
   void queue_frame(rte_mbuf* frame) noexcept;
   void flush(std::uint16_t port) noexcept;
   void wait_for_neighbour(Packet& packet) noexcept;
   void retry_waiting() noexcept;
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
-  void put_or_drop(Ring<rte_mbuf*>& ring, rte_mbuf* frame, Outcome reason) noexcept;
+  void hand_over(const Packet& packet) noexcept;
+  void hand_to_kernel(Packet& packet) noexcept;
+  void queue_for_kernel(rte_mbuf* frame) noexcept;
   void adopt() noexcept;
   void rest(unsigned idle_loops) noexcept;
 
@@ -115,5 +135,7 @@ class Worker {
 
 // The workers' clock: ticks since the start of this process, from the TSC.
 std::uint32_t current_tick() noexcept;
+// Milliseconds of the same clock; wraps.
+std::uint32_t current_millisecond() noexcept;
 
 }  // namespace weir

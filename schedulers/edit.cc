@@ -6,8 +6,9 @@
 
 namespace weir {
 
-Edit make_edit(Edit::Kind kind, std::uint32_t position, std::span<const Candidate> after) noexcept {
-  Edit edit{.kind = kind, .position = position, .weight_gcd = 0, .max_weight = 0};
+Edit make_edit(Edit::Kind kind, std::uint32_t position, const Candidate& server,
+               std::span<const Candidate> after) noexcept {
+  Edit edit{.kind = kind, .position = position, .server = server, .weight_gcd = 0, .max_weight = 0};
   for (const Candidate& candidate : after) {
     if (candidate.weight <= 0) continue;
     edit.weight_gcd = std::gcd(edit.weight_gcd, candidate.weight);

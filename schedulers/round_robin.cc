@@ -5,6 +5,11 @@
 
 namespace weir {
 
+void RoundRobin::bind(std::span<const Candidate>) {
+  next_ = 0;
+  started_ = false;
+}
+
 void RoundRobin::apply(const Edit& edit) noexcept {
   switch (edit.kind) {
     case Edit::Kind::add:
@@ -15,14 +20,10 @@ void RoundRobin::apply(const Edit& edit) noexcept {
       break;
     case Edit::Kind::change:
       break;
-    case Edit::Kind::bind:
-      next_ = 0;
-      started_ = false;
-      break;
   }
 }
 
-std::optional<std::uint32_t> RoundRobin::pick(const PickInput& input) noexcept {
+std::optional<ServerSlot> RoundRobin::pick(const PickInput& input) noexcept {
   const auto size = static_cast<std::uint32_t>(input.candidates.size());
   if (!started_) {
     started_ = true;
@@ -37,13 +38,13 @@ std::uint32_t RoundRobin::first_position(const PickInput& input) const noexcept 
   return static_cast<std::uint32_t>(input.candidates.size() * worker_ / workers_);
 }
 
-std::optional<std::uint32_t> RoundRobin::take_first_eligible(const PickInput& input,
-                                                             std::uint32_t from,
-                                                             std::uint32_t to) noexcept {
+std::optional<ServerSlot> RoundRobin::take_first_eligible(const PickInput& input,
+                                                          std::uint32_t from,
+                                                          std::uint32_t to) noexcept {
   for (std::uint32_t at = from; at < to; ++at) {
     if (!eligible(input.candidates[at], input.loads)) continue;
     next_ = at + 1;
-    return at;
+    return input.candidates[at].slot;
   }
   return std::nullopt;
 }

@@ -2,31 +2,78 @@
 #include "schedulers/weighted_round_robin.h"
 
 #include <algorithm>
+#include <bit>
+#include <functional>
 
 namespace weir {
 namespace {
 
 // The greatest weight of an eligible real server, 0 where there is none.
 std::int32_t heaviest(const PickInput& input) noexcept {
-  std::int32_t weight = 0;
-  for (const Candidate& candidate : input.candidates) {
-    if (candidate.weight > weight && eligible(candidate, input.loads)) weight = candidate.weight;
+  for (const std::uint32_t at : input.table->heaviest_first) {
+    const Candidate& candidate = input.candidates[at];
+    if (!input.loads.overloaded(candidate.slot)) return candidate.weight;
   }
-  return weight;
+  return 0;
+}
+
+// The first position from `from` on whose weight is not below `level` > 0, or the list's size.
+std::uint32_t next_of_weight(const PickInput& input, std::uint32_t from,
+                             std::int32_t level) noexcept {
+  const auto size = static_cast<std::uint32_t>(input.candidates.size());
+  if (from >= size || input.candidates[from].weight >= level) return from;
+  const std::vector<std::int32_t>& tree = input.table->greatest_weights;
+  const auto leaves = static_cast<std::uint32_t>(tree.size() / 2);
+  // Up and to the right until a subtree has one, then down to its first.
+  std::uint32_t node = leaves + from;
+  while (tree[node] < level) {
+    while ((node & 1) != 0) node /= 2;
+    if (node == 0) return size;
+    ++node;
+  }
+  while (node < leaves) {
+    node *= 2;
+    if (tree[node] < level) ++node;
+  }
+  return node - leaves;
 }
 
 }  // namespace
 
+LookupTable make_weighted_round_robin_table(std::span<const Candidate> candidates) {
+  LookupTable table;
+  const std::size_t leaves = std::bit_ceil(std::max(candidates.size(), std::size_t{1}));
+  table.greatest_weights.assign(2 * leaves, 0);
+  for (std::size_t at = 0; at < candidates.size(); ++at) {
+    table.greatest_weights[leaves + at] = candidates[at].weight;
+    if (candidates[at].weight > 0) table.heaviest_first.push_back(static_cast<std::uint32_t>(at));
+  }
+  for (std::size_t node = leaves - 1; node > 0; --node) {
+    table.greatest_weights[node] =
+        std::max(table.greatest_weights[2 * node], table.greatest_weights[2 * node + 1]);
+  }
+  std::ranges::stable_sort(table.heaviest_first, std::greater{},
+                           [&](std::uint32_t at) { return candidates[at].weight; });
+  return table;
+}
+
+void WeightedRoundRobin::bind(std::span<const Candidate> candidates) {
+  const Edit whole = make_edit(Edit::Kind::change, 0, {}, candidates);
+  level_ = 0;
+  started_ = false;
+  adopt(whole.weight_gcd, whole.max_weight);
+}
+
 void WeightedRoundRobin::apply(const Edit& edit) noexcept {
+  adopt(edit.weight_gcd, edit.max_weight);
+}
+
+void WeightedRoundRobin::adopt(std::int32_t weight_gcd, std::int32_t max_weight) noexcept {
   next_ = 0;
-  step_ = edit.weight_gcd;
+  step_ = weight_gcd;
   // Levels are 1 more than a multiple of the step, which serves the same weights as the multiple
   // above and lets the lowest level be 1.
-  top_ = edit.max_weight == 0 ? 0 : edit.max_weight - (step_ - 1);
-  if (edit.kind == Edit::Kind::bind) {
-    level_ = 0;
-    started_ = false;
-  }
+  top_ = max_weight == 0 ? 0 : max_weight - (step_ - 1);
   if (level_ > top_ || level_ == 0) {
     level_ = top_;
   } else if (step_ > 1) {
@@ -34,7 +81,7 @@ void WeightedRoundRobin::apply(const Edit& edit) noexcept {
   }
 }
 
-std::optional<std::uint32_t> WeightedRoundRobin::pick(const PickInput& input) noexcept {
+std::optional<ServerSlot> WeightedRoundRobin::pick(const PickInput& input) noexcept {
   if (top_ == 0) return std::nullopt;
   if (!started_) {
     started_ = true;
@@ -52,13 +99,14 @@ std::optional<std::uint32_t> WeightedRoundRobin::pick(const PickInput& input) no
   return take_first_at_level(input);
 }
 
-std::optional<std::uint32_t> WeightedRoundRobin::take_first_at_level(
-    const PickInput& input) noexcept {
-  for (std::uint32_t at = next_; at < input.candidates.size(); ++at) {
-    const Candidate& candidate = input.candidates[at];
-    if (candidate.weight < level_ || input.loads.overloaded(candidate.slot)) continue;
+std::optional<ServerSlot> WeightedRoundRobin::take_first_at_level(const PickInput& input) noexcept {
+  const auto size = static_cast<std::uint32_t>(input.candidates.size());
+  for (std::uint32_t at = next_of_weight(input, next_, level_); at < size;
+       at = next_of_weight(input, at + 1, level_)) {
+    const ServerSlot slot = input.candidates[at].slot;
+    if (input.loads.overloaded(slot)) continue;
     next_ = at + 1;
-    return at;
+    return slot;
   }
   return std::nullopt;
 }

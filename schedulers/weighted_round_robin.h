@@ -6,10 +6,11 @@
 // the level gets a turn. Below the lowest level comes the highest again. Weights 4, 3, 2 in list
 // order give 1 1 2 1 2 3 1 2 3 for as long as nobody edits. Every edit takes the cursor back to the
 // head of the list but keeps the level, so the order starts where the additions left it.
-// Cost: O(1) a pick while neighbours have turns; at most three walks of the list, whatever the
-// weights. Good for: real servers of uneven strength and requests of equal length. Not for:
-// requests of uneven length (wlc), or one very heavy real server beside many light ones, whose
-// turns come in a row. Source: net/netfilter/ipvs/ip_vs_wrr.c.
+// Cost: O(1) a pick while neighbours have turns, else O(log n): the next real server that is heavy
+// enough is found in a tree over the list; plus one step for each overloaded one passed.
+// Good for: real servers of uneven strength and requests of equal length. Not for: requests of
+// uneven length (wlc), or one very heavy real server beside many light ones, whose turns come in a
+// row. Source: net/netfilter/ipvs/ip_vs_wrr.c.
 //
 // With several workers each one goes through the cycle by itself, and worker k of n starts k/n of
 // the cycle further on. In the middle of its cycle a worker is off a real server's share by as much
@@ -26,11 +27,13 @@ class WeightedRoundRobin final : public Scheduler {
   WeightedRoundRobin(unsigned worker, unsigned workers) noexcept
       : worker_(worker), workers_(workers) {}
 
+  void bind(std::span<const Candidate> candidates) override;
   void apply(const Edit& edit) noexcept override;
-  std::optional<std::uint32_t> pick(const PickInput& input) noexcept override;
+  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
 
  private:
-  std::optional<std::uint32_t> take_first_at_level(const PickInput& input) noexcept;
+  void adopt(std::int32_t weight_gcd, std::int32_t max_weight) noexcept;
+  std::optional<ServerSlot> take_first_at_level(const PickInput& input) noexcept;
   void rest_after_refusal() noexcept;
   void sink_to(std::int32_t weight) noexcept;
   void start_staggered(std::span<const Candidate> candidates) noexcept;
@@ -45,5 +48,8 @@ class WeightedRoundRobin final : public Scheduler {
   std::int32_t top_ = 0;    // the highest level, 0 where all weights are 0 (IPVS: mw)
   std::int32_t step_ = 1;   // from level to level (IPVS: di)
 };
+
+// The tree over the list and its heaviest real servers.
+LookupTable make_weighted_round_robin_table(std::span<const Candidate> candidates);
 
 }  // namespace weir

@@ -74,4 +74,15 @@ IpAddress IpAddress::masked(int length) const noexcept {
   return result;
 }
 
+IpAddress IpPrefix::last() const noexcept {
+  std::array<std::uint8_t, 16> bytes = address.bytes();
+  for (int i = 0; i < address.bit_width() / 8; ++i) {
+    const int kept = std::clamp(int{length} - 8 * i, 0, 8);
+    auto& byte = bytes[static_cast<std::size_t>(i)];
+    byte = static_cast<std::uint8_t>(byte | 0xff >> kept);
+  }
+  if (address.is_ipv4()) return load<Ipv4Address>(bytes.data());
+  return Ipv6Address{bytes};
+}
+
 }  // namespace weir

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "dataplane/net/byte_order.h"
 #include "dataplane/net/mix.h"
@@ -99,6 +100,20 @@ class IpAddress {
   Family family_ = Family::ipv4;
 };
 
+template <class Address>
+using OtherFamily =
+    std::conditional_t<std::is_same_v<Address, Ipv4Address>, Ipv6Address, Ipv4Address>;
+
+// The address as one of its own family, which it must be of.
+template <class Address>
+Address address_of(const IpAddress& address) noexcept {
+  if constexpr (sizeof(Address) == sizeof(Ipv4Address)) {
+    return address.ipv4();
+  } else {
+    return address.ipv6();
+  }
+}
+
 // An address block, "10.0.0.0/8". Host bits of `address` are zero.
 struct IpPrefix {
   IpAddress address;
@@ -107,6 +122,8 @@ struct IpPrefix {
   bool contains(const IpAddress& other) const noexcept {
     return other.family() == address.family() && other.masked(length) == address;
   }
+  // The highest address of the block.
+  IpAddress last() const noexcept;
   friend constexpr auto operator<=>(const IpPrefix&, const IpPrefix&) noexcept = default;
 };
 

@@ -116,6 +116,38 @@ struct SctpHeader {
 };
 static_assert(sizeof(SctpHeader) == 12);
 
+// RFC 9260 section 3.2; chunks begin at multiples of 4 bytes.
+struct SctpChunkHeader {
+  std::uint8_t type;
+  std::uint8_t flags;
+  Be16 length;  // with this header, without the padding
+};
+static_assert(sizeof(SctpChunkHeader) == 4);
+
+// RFC 2784.
+struct GreHeader {
+  Be16 flags_and_version;
+  Be16 protocol;  // an EtherType
+
+  static constexpr std::uint16_t kChecksumPresent = 0x8000;
+};
+static_assert(sizeof(GreHeader) == 4);
+
+// Follows the GRE header where kChecksumPresent says so.
+struct GreChecksum {
+  Be16 checksum;
+  Be16 reserved;
+};
+static_assert(sizeof(GreChecksum) == 4);
+
+// Generic UDP Encapsulation, version 0 (draft-ietf-intarea-gue), after a UDP header.
+struct GueHeader {
+  std::uint8_t version_and_length;  // version 2, control 1, length of the options in words 5
+  Protocol protocol;
+  Be16 flags;
+};
+static_assert(sizeof(GueHeader) == 4);
+
 // RFC 792 and RFC 4443: type, code, checksum, four bytes that depend on the type.
 struct IcmpHeader {
   std::uint8_t type;

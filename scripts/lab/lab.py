@@ -30,6 +30,7 @@ OFFLOADS = 'tx off rx off sg off tso off gso off gro off'.split()
 CLIENT = {4: '198.51.100.2', 6: '2001:db8:c::2'}
 CLIENT_NET = {4: '198.51.100.0/24', 6: '2001:db8:c::/64'}
 VIP = {4: '10.0.0.100', 6: 'fd00::100'}
+LOCAL = {4: ['10.0.0.200', '10.0.0.201'], 6: ['fd00::200', 'fd00::201']}
 SHARED_MAC = '02:00:00:00:00'
 EXCEPTION_INTERFACE = 'weir0'
 
@@ -67,12 +68,13 @@ class Server(Namespace):
 
     def set_up_commands(self, mode, families=(4, 6)):
         """What a person types on the server. nat: the default gateway is the director. dr, tun: the
-        server has the VIP itself, keeps quiet about it, and answers by way of the router."""
+        server has the VIP itself, keeps quiet about it, and answers by way of the router. fullnat:
+        nothing beside its own network."""
         gateway = 1 if mode == 'nat' else 254
         commands = [
             f'ip route replace default via {lan_address(family, self.lab.server_arm, gateway)}'
             for family in families]
-        if mode != 'nat':
+        if mode in ('dr', 'tun'):
             commands += ['sysctl -q net.ipv4.conf.all.arp_ignore=1',
                          'sysctl -q net.ipv4.conf.all.arp_announce=2']
             commands += [f'ip address add {VIP[family]}/{host_length(family)} dev lo'
@@ -91,11 +93,13 @@ class Server(Namespace):
 
     def service_addresses(self, mode):
         """What a server program must bind to: a UDP reply's source is the address bound to."""
-        return [self.address(family) if mode == 'nat' else VIP[family] for family in (4, 6)]
+        own = mode in ('nat', 'fullnat')
+        return [self.address(family) if own else VIP[family] for family in (4, 6)]
 
     def start_nginx(self):
         """On port 80, IPv4 and IPv6: / answers with the server's name, other paths are files of
-        self.web_root()."""
+        self.web_root(). On port 81, which wants the PROXY protocol, / answers with the client's
+        address."""
         home = os.path.join(self.directory, self.role)
         os.makedirs(os.path.join(home, 'www'))
         with open(os.path.join(home, 'nginx.conf'), 'w', encoding='utf-8') as configuration:
@@ -134,6 +138,12 @@ http {{
     listen [::]:80;
     root {home}/www;
     location = / {{ return 200 "{name}\\n"; }}
+  }}
+  server {{
+    listen 81 proxy_protocol;
+    listen [::]:81 proxy_protocol;
+    root {home}/www;
+    location = / {{ return 200 "$proxy_protocol_addr\\n"; }}
   }}
 }}
 """
@@ -236,6 +246,13 @@ class Lab:
     def add_vip(self, interface='eth0'):
         for family in (4, 6):
             self.director.ip(f'address add {VIP[family]}/{host_length(family)} dev {interface}')
+
+    def add_local_addresses(self, interface='eth0'):
+        """What fullnat sends from."""
+        for family in (4, 6):
+            self.director.ip(*(f'address add {address}/{host_length(family)} dev {interface}'
+                               for address in LOCAL[family]))
+            self.weirctl('add', 'local-address', f'{LOCAL[family][0]}-{LOCAL[family][-1]}')
 
     def delete_vip(self, interface='eth0'):
         for family in (4, 6):

@@ -8,10 +8,11 @@ import socket
 
 from lab import ROOT, VIP, Lab, with_port
 
-FLAG = {'nat': '-m', 'dr': '-g', 'tun': '-i'}
-FORWARD = {'nat': 'Masq', 'dr': 'Route', 'tun': 'Tunnel'}
+FLAG = {'nat': '-m', 'dr': '-g', 'tun': '-i', 'fullnat': '--fullnat'}
+FORWARD = {'nat': 'Masq', 'dr': 'Route', 'tun': 'Tunnel', 'fullnat': 'FullNAT'}
 # AF_XDP on an interface of the kernel's; a port that is DPDK's, with its exception interface.
 WIRES = ('af_xdp', 'own_port')
+INTERFACE = {'af_xdp': 'eth0', 'own_port': 'weir0'}
 SMALL_TABLE = ('--connections-per-worker', '20000')
 ECHO_PORT = 7000
 
@@ -73,6 +74,8 @@ def running(wire='af_xdp', mode='nat', options=(), arms=1, servers=3):
     with Lab(servers=servers, arms=arms) as lab:
         lab.set_up_servers(mode)
         start_weir(lab, wire, *options)
+        if mode == 'fullnat':
+            lab.add_local_addresses(INTERFACE[wire])
         yield lab
 
 

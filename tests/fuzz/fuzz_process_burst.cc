@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "dataplane/fragmentation.h"
 #include "dataplane/net/checksum.h"
 #include "tests/support/burst_lab.h"
 
@@ -58,12 +60,16 @@ class Script {
 
   void play() {
     (void)lab_.services().set_timeouts({20, 5, 10});
+    for (const char* local : {"10.2.0.254", "2001:db8:2::254"}) {
+      const IpAddress address = *IpAddress::parse(local);
+      (void)lab_.services().add_local_addresses({address, address}, std::nullopt);
+    }
     while (!input_.empty()) step();
     end();
   }
 
  private:
-  enum Step : std::uint8_t { service, server, time, settings, settle, burst, kSteps };
+  enum Step : std::uint8_t { service, server, time, settings, settle, burst, mark, option, kSteps };
 
   void step() {
     switch (input_.byte() % kSteps) {
@@ -77,6 +83,10 @@ class Script {
         return change_settings();
       case settle:
         return lab_.settle();
+      case mark:
+        return change_mark_rules();
+      case option:
+        return change_option();
       default:
         return send_burst();
     }
@@ -91,9 +101,24 @@ class Script {
                                       *IpAddress::parse("192.0.2.1")};
     ServiceKey key;
     key.protocol = (choice & 1U) == 0 ? Protocol::tcp : Protocol::udp;
-    key.address = kVips[(choice >> 1U) % std::size(kVips)];
+    if ((choice & 0x40U) != 0) key.protocol = Protocol::sctp;
+    key.address = kVips[((choice >> 1U) & 7U) % std::size(kVips)];
     key.port = static_cast<std::uint16_t>(80 + (choice >> 4U) % 4);
+    if (((choice >> 1U) & 7U) >= 6) key.port = 0;
+    if ((choice & 0x80U) != 0) {
+      key.protocol = Protocol::ip;
+      key.address = key.address.is_ipv4() ? IpAddress(Ipv4Address{}) : IpAddress(Ipv6Address{});
+      key.port = 0;
+      key.fwmark = 1 + (choice >> 4U) % 2;
+    }
     return key;
+  }
+
+  static void set_options(ServiceSpec& spec, std::uint8_t choice) {
+    static constexpr std::uint32_t kSeconds[] = {0, 5, 30, 60};
+    spec.one_packet = (choice & 1U) != 0;
+    spec.persistence_timeout = kSeconds[(choice >> 1U) % std::size(kSeconds)];
+    if ((choice & 8U) != 0) spec.persistence_mask = spec.key.address.is_ipv4() ? 0xffffff00U : 64;
   }
 
   void change_service() {
@@ -102,6 +127,7 @@ class Script {
     ServiceSpec spec;
     spec.key = service_key();
     spec.scheduler = kSchedulers[choice / 8 % std::size(kSchedulers)];
+    set_options(spec, input_.byte());
     switch (choice % 8) {
       case 0:
         (void)lab_.services().delete_service(spec.key);
@@ -139,9 +165,18 @@ class Script {
     const ServiceKey key = service_key();
     ServerSpec spec;
     spec.address = server_address(input_.byte());
-    spec.port = static_cast<std::uint16_t>(80 + input_.byte() % 4);
+    const std::uint8_t port = input_.byte();
+    spec.port = static_cast<std::uint16_t>(80 + port % 4);
     spec.mode = static_cast<ForwardMode>(choice / 4 % 5);
     spec.weight = choice / 32;
+    const std::uint8_t thresholds = input_.byte();
+    spec.upper_threshold = thresholds % 8;
+    spec.lower_threshold = thresholds / 8 % 8;
+    if (spec.mode == ForwardMode::tun) {
+      spec.tunnel = static_cast<TunnelType>(port / 4 % 4 % 3);
+      spec.tunnel_port = static_cast<std::uint16_t>(6080 - port % 2);
+      spec.tunnel_checksum = static_cast<TunnelChecksum>(port / 16 % 4 % 3);
+    }
     switch (choice % 4) {
       case 0:
         (void)lab_.services().delete_server(key, spec.address, spec.port);
@@ -155,6 +190,31 @@ class Script {
     }
   }
 
+  void change_mark_rules() {
+    const std::uint8_t choice = input_.byte();
+    if (choice % 4 == 0) {
+      (void)lab_.services().delete_mark_rule(1);
+      return;
+    }
+    MarkRuleSpec rule;
+    rule.rule.mark = choice % 4 - 1U;
+    if ((choice & 4U) != 0) rule.rule.protocol = Protocol::udp;
+    if ((choice & 8U) != 0) rule.rule.ports = {80, 81};
+    (void)lab_.services().add_mark_rule(rule, std::nullopt);
+  }
+
+  void change_option() {
+    static constexpr const char* kPolicies[] = {"drop", "keep", "reset"};
+    const ServiceKey key = service_key();
+    const std::uint8_t choice = input_.byte();
+    if (choice % 2 == 0) {
+      (void)lab_.services().set_service_option(
+          key, {"gone-server", kPolicies[choice / 2 % std::size(kPolicies)]});
+    } else {
+      (void)lab_.services().set_service_option(key, {"idle-timeout", std::to_string(choice / 2)});
+    }
+  }
+
   void pass_time() {
     constexpr unsigned kMostSeconds = 150;  // in all, to bound the time that an input takes
     const unsigned seconds = std::min<unsigned>(input_.byte(), kMostSeconds - seconds_);
@@ -163,7 +223,9 @@ class Script {
   }
 
   void change_settings() {
-    static constexpr const char* kNames[] = {"conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp"};
+    static constexpr const char* kNames[] = {
+        "conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp",    "expire_quiescent_template",
+        "drop_entry",      "cache_bypass",       "nat_icmp_send", "pmtu_disc"};
     const std::uint8_t choice = input_.byte();
     if (choice < 128) {
       (void)lab_.services().set_setting(kNames[choice % std::size(kNames)],
@@ -188,6 +250,9 @@ class Script {
   struct Sent {
     std::uint8_t options;
     std::vector<std::uint8_t> bytes;
+    std::uint16_t largest_fragment = 0;  // of a datagram that another worker has put together
+    Errand errand = {};                  // of a packet that another worker has handed over
+    unsigned hops = 0;
   };
 
   Sent next_frame() {
@@ -236,6 +301,7 @@ class Script {
       }
       if (!received.empty()) process(worker, received);
     }
+    lab_.deliver_notices();
     check_counts();
   }
 
@@ -246,23 +312,64 @@ class Script {
     for (std::size_t i = 0; i < frames.size(); ++i) {
       packets.push_back(frames[i].packet());
       packets.back().chained = (received[i]->options & kChained) != 0;
+      packets.back().largest_fragment = received[i]->largest_fragment;
+      packets.back().errand = received[i]->errand;
     }
     const std::vector<Packet> before = packets;
     process_burst(lab_.worker(worker), lab_.snapshot(), packets);
     for (std::size_t i = 0; i < packets.size(); ++i) {
+      if (packets[i].buffer != before[i].buffer) {
+        settle_datagram(worker, packets[i]);
+        continue;
+      }
       check(packets[i], before[i], received[i]->bytes);
-      if (packets[i].outcome != Outcome::handed_to_owner) continue;
-      require(packets[i].owner < kWorkers && packets[i].owner != worker, "the owner is another");
-      process(packets[i].owner, {received[i]});
+      if (is_handed_over(packets[i].outcome)) hand_over(worker, packets[i], *received[i]);
     }
+  }
+
+  static bool is_handed_over(Outcome outcome) {
+    return outcome == Outcome::handed_to_owner || outcome == Outcome::handed_to_chooser;
+  }
+
+  void hand_over(unsigned worker, const Packet& packet, Sent sent) {
+    constexpr unsigned kMostHops = 4;  // to the collector, the owner, who chooses, and back
+    require(packet.owner < kWorkers && packet.owner != worker, "the owner is another");
+    require((packet.outcome == Outcome::handed_to_chooser) ==
+                (packet.errand.kind == Errand::Kind::question),
+            "who chooses is asked");
+    sent.errand = packet.errand;
+    require(++sent.hops <= kMostHops, "a packet arrives");
+    process(packet.owner, {&sent});
+  }
+
+  // A fragment was the last missing one, so that the packet is a datagram now.
+  void settle_datagram(unsigned worker, const Packet& packet) {
+    require(packet.frame - packet.headroom == packet.buffer, "headroom lies before a datagram");
+    require(packet.outcome != Outcome::undecided, "every packet is decided");
+    if (is_forwarded(packet.outcome)) check_leaving(packet);
+    const Sent whole{static_cast<std::uint8_t>(packet.port == 0 ? 0 : kPort),
+                     {packet.frame, packet.frame + packet.length},
+                     packet.largest_fragment};
+    lab_.datagrams().put(packet.buffer);
+    if (is_handed_over(packet.outcome)) hand_over(worker, packet, whole);
   }
 
   // ---- What must hold ----
 
+  static void check_leaving(const Packet& packet) {
+    FragmentCutter cutter(packet, 1);
+    require(cutter.next_length() != 0, "what leaves has bytes");
+    while (const std::size_t length = cutter.next_length()) {
+      std::vector<std::uint8_t> piece(length);
+      cutter.write_next(piece.data());
+      check_frame(piece, packet.port);
+    }
+  }
+
   static void check(const Packet& packet, const Packet& before,
                     const std::vector<std::uint8_t>& bytes) {
     require(packet.outcome != Outcome::undecided, "every packet is decided");
-    if (is_for_kernel(packet.outcome) || packet.outcome == Outcome::handed_to_owner) {
+    if (is_for_kernel(packet.outcome) || is_handed_over(packet.outcome)) {
       require(packet.frame == before.frame && packet.port == before.port &&
                   packet.length <= before.length &&
                   std::equal(packet.frame, packet.frame + packet.length, bytes.begin()),
@@ -272,7 +379,7 @@ class Script {
       require(packet.frame == block + packet.headroom, "headroom is what lies before the frame");
       require(packet.frame + packet.length <= before.frame + before.length,
               "a frame ends where its buffer ends");
-      check_frame({packet.frame, packet.length}, packet.port);
+      check_leaving(packet);
     } else if (packet.outcome == Outcome::waiting_for_neighbour) {
       require(!packet.neighbour.is_unspecified() && packet.out_interface < 2,
               "a packet that waits says for whom");
@@ -310,23 +417,66 @@ class Script {
       std::uint64_t connections = 0;
       for (const ServerLoad& load : worker.own().loads) {
         require(load.active.read() <= load.connections.read(), "active are some of all");
-        connections += load.connections.read();
+        connections += load.connections.read() + load.templates.read();
       }
+      connections += companions(worker.ipv4) + companions(worker.ipv6);
       require(connections == worker.ipv4.size() + worker.ipv6.size(),
-              "servers have the connections that the tables have");
+              "servers have the connections and templates that the tables have");
     }
+    check_templates<Ipv4Address>();
+    check_templates<Ipv6Address>();
+  }
+
+  template <class Address>
+  static std::uint64_t companions(const ConnectionTable<Address>& table) {
+    std::uint64_t count = 0;
+    for (std::uint32_t index = 0; index < table.high_water(); ++index) {
+      const auto record = table.read(index);
+      count += record && record->has(kCompanion) ? 1U : 0U;
+    }
+    return count;
+  }
+
+  // Each template controls the connections that say so. No notice is under way.
+  template <class Address>
+  void check_templates() {
+    std::map<std::uint32_t, std::uint32_t> controlled;
+    std::map<std::uint32_t, std::uint32_t> said;
+    for (unsigned i = 0; i < kWorkers; ++i) {
+      const auto& table = lab_.worker(i).table<Address>();
+      for (std::uint32_t index = 0; index < table.high_water(); ++index) {
+        const auto record = table.read(index);
+        if (!record) continue;
+        if (record->has(kCompanion)) continue;
+        if (record->has(kTemplate)) {
+          if (record->packets_in != 0) said[i << 24U | index] = record->packets_in;
+        } else if (record->controller != kNoController) {
+          ++controlled[record->controller];
+        }
+      }
+    }
+    require(said == controlled, "templates know how many connections they control");
   }
 
   // All services go, all connections expire: then nothing is left.
   void end() {
     (void)lab_.services().flush();
+    // Longer than any state's time here; templates end after their connections.
+    for (int round = 0; round < 2; ++round) {
+      for (unsigned i = 0; i < kWorkers; ++i) {
+        WorkerState& worker = lab_.worker(i);
+        worker.now += 901 * kTicksPerSecond;
+        expire_connections(worker, lab_.snapshot(), ~0U);
+        expire_fragments(worker, ~0U);
+      }
+      lab_.deliver_notices();
+      check_counts();
+    }
     for (unsigned i = 0; i < kWorkers; ++i) {
       WorkerState& worker = lab_.worker(i);
-      worker.now += 121 * kTicksPerSecond;  // longer than any state's time here
-      expire_connections(worker, ~0U);
       require(worker.ipv4.size() + worker.ipv6.size() == 0, "every connection expires");
     }
-    check_counts();
+    require(lab_.datagrams().in_use() == 0, "every datagram's buffer is given back");
     for (int i = 0; i < 4; ++i) lab_.settle();
     for (const Service* left : lab_.snapshot().services) {
       require(left == nullptr, "every service's slot is freed");

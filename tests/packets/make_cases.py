@@ -6,9 +6,12 @@ With --check it only says whether the file is what it would write. A case is
 
     {"name", "lab": {"vlan", "mtu"}, "services": [...], "steps": [...]}
     service: {"protocol", "address", "port", "servers": [{"address", "port", "mode"}]}
+             and of a tunnel that is not IPIP, in the server: "tunnel": "gue" or "gre",
+             "tunnel_port", "tunnel_checksum": "none", "checksum" or "remote"
     step:    {"frame", "port", "outcome"} and, where something leaves, {"out", "out_port"};
              "free_id" is the offset of an IPv4 header whose id, and with it checksum, is the
-             sender's choice.
+             sender's choice; "free_udp_source" that of an IP header before a UDP header whose
+             source port, and with it checksum, is.
 
 The network is that of tests/support/burst_lab.h.
 """
@@ -20,7 +23,9 @@ import sys
 from scapy.all import (ARP, ICMP, IP, IPOption_NOP, IPv6, TCP, UDP, Dot1Q, Ether, ICMPv6DestUnreach,
                        ICMPv6EchoRequest, ICMPv6PacketTooBig, ICMPv6TimeExceeded,
                        IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop,
-                       IPv6ExtHdrRouting, Raw)
+                       IPv6ExtHdrRouting, Raw, GRE)
+from scapy.layers.sctp import (SCTP, SCTPChunkAbort, SCTPChunkCookieEcho, SCTPChunkData,
+                               SCTPChunkInit, SCTPChunkInitAck, SCTPChunkSACK)
 
 FILE = os.path.join(os.path.dirname(__file__), '..', 'data', 'packets', 'cases.json')
 
@@ -32,10 +37,11 @@ VIP = {4: '10.9.0.1', 6: '2001:db8:9::1'}
 SERVER = {4: '10.2.0.1', 6: '2001:db8:2::1'}
 SERVER_SIDE = {4: '10.2.0.254', 6: '2001:db8:2::254'}
 NET = {4: IP, 6: IPv6}
-TRANSPORT = {'tcp': TCP, 'udp': UDP}  # scapy's TCP is a SYN unless told otherwise
+TRANSPORT = {'tcp': TCP, 'udp': UDP, 'sctp': SCTP}  # scapy's TCP is a SYN unless told otherwise
 CLIENT_PORT = 40001
-SERVICE_PORT = {'tcp': 80, 'udp': 53}
-SERVER_PORT = {'tcp': 8080, 'udp': 5353}
+GUE_PORT = 6080
+SERVICE_PORT = {'tcp': 80, 'udp': 53, 'sctp': 3868}
+SERVER_PORT = {'tcp': 8080, 'udp': 5353, 'sctp': 13868}
 PAYLOAD = b'an odd number of bytes.'
 ETHERNET = 14
 TAG = 4
@@ -59,14 +65,24 @@ def fresh(packet):
     return packet.__class__(bytes(packet))
 
 
-def inbound(family, protocol, payload=PAYLOAD, extension=(), transport_fields=None, **net_fields):
+def content(protocol, payload, first_chunk):
+    """What follows the transport header; SCTP has an INIT or the like in front of the payload."""
+    if protocol != 'sctp':
+        return Raw(payload)
+    return first_chunk() / SCTPChunkData(data=payload) if payload else first_chunk()
+
+
+def inbound(family, protocol, payload=PAYLOAD, extension=(), transport_fields=None,
+            chunk=SCTPChunkInit, **net_fields):
     """A client's packet to the service."""
     net = NET[family](**{'src': CLIENT[family], 'dst': VIP[family]} | net_fields)
     ends = {'sport': CLIENT_PORT, 'dport': SERVICE_PORT[protocol]} | (transport_fields or {})
     transport = TRANSPORT[protocol](**ends)
     for header in extension:
         net = net / header
-    return fresh(net / transport / Raw(payload))
+    if extension and protocol == 'sctp':
+        net.lastlayer().nh = 132
+    return fresh(net / transport / content(protocol, payload, chunk))
 
 
 def reply(family, protocol, payload=PAYLOAD, **fields):
@@ -76,7 +92,11 @@ def reply(family, protocol, payload=PAYLOAD, **fields):
     transport = TRANSPORT[protocol](sport=SERVER_PORT[protocol], dport=CLIENT_PORT)
     if protocol == 'tcp':
         transport.flags = 'SA'
-    return fresh(net / transport / Raw(payload))
+    return fresh(net / transport / content(protocol, payload, SCTPChunkInitAck))
+
+
+def transport_number(protocol):
+    return {'tcp': 6, 'udp': 17, 'sctp': 132}[protocol]
 
 
 def hop_later(packet):
@@ -88,7 +108,7 @@ def hop_later(packet):
 
 
 def transport_of(packet):
-    return packet[TCP] if TCP in packet else packet[UDP]
+    return next(packet[layer] for layer in TRANSPORT.values() if layer in packet)
 
 
 def translated(packet, **ends):
@@ -112,7 +132,10 @@ def nat_to_client(packet, family, protocol):
 
 def with_wrong_checksum(packet, by):
     packet = packet.copy()
-    transport_of(packet).chksum = ones_complement(transport_of(packet).chksum, by)
+    transport = transport_of(packet)
+    # What is added to a sum, or to a CRC, is added to that of the changed packet, too.
+    transport.chksum = (transport.chksum ^ by if SCTP in packet
+                        else ones_complement(transport.chksum, by))
     return packet
 
 
@@ -121,17 +144,24 @@ def ones_complement(a, b):
     return (total & 0xffff) + (total >> 16)
 
 
-def tunnelled(packet, outer):
+def tunnelled(packet, outer, tunnel='ipip', checksum='none'):
     inner = hop_later(packet)
     tos = inner.tos if is_ipv4(inner) else inner.tc
     tos = tos & ~3 | 2 if tos & 3 == 3 else tos
     ttl = getattr(inner, hops(inner))
+    number = 4 if is_ipv4(inner) else 41
+    if tunnel == 'gue':
+        udp = UDP(sport=40000, dport=GUE_PORT, chksum=0 if checksum == 'none' else None)
+        inner = udp / Raw(bytes([0, number, 0, 0]) + bytes(inner))
+    if tunnel == 'gre':
+        inner = GRE(chksum_present=int(checksum == 'checksum'),
+                    proto=0x0800 if number == 4 else 0x86dd) / inner
+    number = {'ipip': number, 'gue': 17, 'gre': 47}[tunnel]
     if outer == 6:
-        return fresh(IPv6(src=SERVER_SIDE[6], dst=SERVER[6], tc=tos, hlim=ttl,
-                          nh=4 if is_ipv4(inner) else 41) / inner)
-    keep = is_ipv4(inner) and inner.flags.DF
+        return fresh(IPv6(src=SERVER_SIDE[6], dst=SERVER[6], tc=tos, hlim=ttl, nh=number) / inner)
+    keep = is_ipv4(packet) and packet.flags.DF
     return fresh(IP(src=SERVER_SIDE[4], dst=SERVER[4], tos=tos, ttl=ttl, id=0,
-                    flags='DF' if keep else 0, proto=4 if is_ipv4(inner) else 41) / inner)
+                    flags='DF' if keep else 0, proto=number) / inner)
 
 
 def icmp_error(packet, kind, source, mtu=0):
@@ -176,13 +206,17 @@ def to_client(packet, **tag):
 
 # ---- Cases ----
 
-def service(family, protocol, mode=None, server=None, port=None, vip=None):
+def service(family, protocol, mode=None, server=None, port=None, vip=None, tunnel='ipip',
+            checksum='none'):
     """Without a mode: a service without real servers."""
     entry = {'protocol': protocol, 'address': vip or VIP[family],
              'port': port or SERVICE_PORT[protocol], 'servers': []}
     if mode:
         entry['servers'].append({'address': server or SERVER[family],
                                  'port': SERVER_PORT[protocol], 'mode': mode})
+    if tunnel != 'ipip':
+        entry['servers'][0] |= {'tunnel': tunnel, 'tunnel_checksum': checksum,
+                                'tunnel_port': GUE_PORT if tunnel == 'gue' else 0}
     return entry
 
 
@@ -216,7 +250,7 @@ def case(name, services, *steps, **lab):
 
 
 FAMILIES = (4, 6)
-PROTOCOLS = ('tcp', 'udp')
+PROTOCOLS = ('tcp', 'udp', 'sctp')
 
 
 def each():
@@ -258,6 +292,43 @@ def tunnel_headers():
     packet = inbound(4, 'udp', flags='DF')
     case('tun copies DF, id 0', [service(4, 'udp', 'tun')],
          sent_to_server(from_client(packet), 'tun', tunnelled(packet, 4)))
+
+
+TUNNELS = (('gue', 'none', 12), ('gue', 'checksum', 12), ('gue', 'remote', 12),
+           ('gre', 'none', 4), ('gre', 'checksum', 8))
+
+
+def tunnel_types():
+    for tunnel, checksum, more in TUNNELS:
+        for family, outer in ((f, o) for f in FAMILIES for o in FAMILIES):
+            name = f'{tunnel} {checksum} ipv{family} in ipv{outer}'
+            header = 20 if outer == 4 else 40
+            shape = {'tunnel': tunnel, 'checksum': checksum}
+
+            def through(packet, protocol):
+                entry = sent_to_server(from_client(packet), 'tun',
+                                       tunnelled(packet, outer, **shape),
+                                       ETHERNET if outer == 4 else None)
+                if tunnel == 'gue':
+                    entry['free_udp_source'] = ETHERNET
+                return [service(family, protocol, 'tun', SERVER[outer], **shape)], entry
+
+            for protocol in PROTOCOLS:
+                case(f'{name} {protocol}', *through(inbound(family, protocol), protocol))
+            even = inbound(family, 'udp', PAYLOAD + b'.')
+            case(f'{name}: an even number of bytes', *through(even, 'udp'))
+            room = 1500 - header - more
+            keep = {'flags': 'DF'} if family == 4 else {}
+            empty = len(bytes(inbound(family, 'udp', b'')))
+            fits, big = (inbound(family, 'udp', b'a' * (room - empty + over), **keep)
+                         for over in (0, 1))
+            services, entry = through(fits, 'udp')
+            if keep:
+                entry.pop('free_id', None)
+            case(f'{name}: as big as the mtu allows', services, entry)
+            case(f'{name}: bigger than the mtu allows', services,
+                 refused(from_client(big),
+                         icmp_error(hop_later(big), 'big', VIP[family], room)))
 
 
 def tags_and_padding():
@@ -402,8 +473,9 @@ def sizes():
             case(f'tun: bigger than the mtu allows, ipv{family} in ipv{outer}', services,
                  refused(from_client(fits), icmp_error(hop_later(fits), 'big', VIP[family],
                                                        1500 - overhead)))
-    case('bigger than the mtu without DF', [service(4, 'udp', 'dr')],
-         step(from_client(inbound(4, 'udp', b'a' * 1473)), 'drop_too_big'))
+    case('bigger than the mtu, and no way back to the sender', [service(4, 'udp', 'dr')],
+         step(from_client(inbound(4, 'udp', b'a' * 1473, flags='DF', src=UNROUTED[4])),
+              'drop_too_big'))
 
 
 def nobody_there():
@@ -464,6 +536,13 @@ def left_to_the_kernel():
                  [service(family, 'tcp', 'nat')],
                  step(from_client(inbound(family, 'tcp', transport_fields={'flags': flags})),
                       'kernel_no_connection'))
+    for chunk in (SCTPChunkData, SCTPChunkCookieEcho, SCTPChunkSACK, SCTPChunkAbort,
+                  SCTPChunkInitAck):
+        for family in FAMILIES:
+            case(f'sctp {chunk.__name__[9:]} of no connection, ipv{family}',
+                 [service(family, 'sctp', 'nat')],
+                 step(from_client(inbound(family, 'sctp', b'', chunk=chunk)),
+                      'kernel_no_connection'))
     case('a tcp syn from the ftp data port', [service(4, 'tcp', 'nat')],
          step(from_client(inbound(4, 'tcp', transport_fields={'sport': 20})),
               'kernel_no_connection'))
@@ -480,7 +559,10 @@ def left_to_the_kernel():
 
 
 def fragments():
+    # Of which the transport's header makes a multiple of 8 bytes.
+    payloads = {'tcp': b'a' * 20, 'udp': b'a' * 24, 'sctp': b'a' * 24}
     for protocol in PROTOCOLS:
+        payload = payloads[protocol]
         services = [service(4, protocol, 'nat'), service(6, protocol, 'nat')]
 
         def v4(packet, **fields):
@@ -492,20 +574,31 @@ def fragments():
         for name, fields in (('first', {'flags': 'MF'}), ('middle', {'flags': 'MF', 'frag': 3}),
                              ('last', {'frag': 3})):
             case(f'{name} fragment, ipv4 {protocol}', services,
-                 step(from_client(v4(inbound(4, protocol), **fields)), 'drop_fragment'))
+                 step(from_client(v4(inbound(4, protocol, payload), **fields)), 'fragment_kept'))
             case(f'{name} fragment of a real server, ipv4 {protocol}', services,
-                 step(from_server(v4(reply(4, protocol), **fields)), 'drop_fragment', port=1))
+                 step(from_server(v4(reply(4, protocol, payload), **fields)), 'fragment_kept',
+                      port=1))
             case(f'{name} fragment to another address, ipv4 {protocol}', services,
                  step(from_client(v4(inbound(4, protocol), dst='10.8.0.254', **fields)),
                       'kernel_not_a_service'))
             case(f'{name} fragment of a ping, ipv4 {protocol}', services,
                  step(from_client(v4(inbound(4, protocol), proto=1, **fields)),
                       'kernel_not_a_service'))
-        for offset, more in ((0, 1), (3, 1), (3, 0), (0, 0)):
+        for name, outcome, fields in (('an odd length', 'drop_fragment_malformed', {'flags': 'MF'}),
+                                      ('beyond all', 'drop_fragment_too_big', {'frag': 8185})):
+            case(f'fragment, {name}, ipv4 {protocol}', services,
+                 step(from_client(v4(inbound(4, protocol, b'a' * 19), **fields)), outcome))
+        cut_header = IP(src=CLIENT[4], dst=VIP[4], proto=transport_number(protocol), frag=3)
+        case(f'fragment without payload, ipv4 {protocol}', services,
+             step(from_client(fresh(cut_header)), 'drop_fragment_tiny'))
+        whole = inbound(6, protocol, payload, extension=[IPv6ExtHdrFragment(id=7)])
+        case(f'a fragment that is the whole packet, ipv6 {protocol}', services,
+             sent_to_server(from_client(whole), 'nat', nat_to_server(whole, 6, protocol)))
+        for offset, more in ((0, 1), (3, 1), (3, 0)):
             chain = [IPv6ExtHdrFragment(offset=offset, m=more, id=7)]
             name = f'fragment {offset} {more}, ipv6 {protocol}'
-            case(name, services, step(from_client(inbound(6, protocol, extension=chain)),
-                                      'drop_fragment'))
+            case(name, services, step(from_client(inbound(6, protocol, payload, extension=chain)),
+                                      'fragment_kept'))
             case(f'{name}, to another address', services,
                  step(from_client(inbound(6, protocol, extension=chain, dst='2001:db8:8::fe')),
                       'kernel_not_a_service'))
@@ -548,11 +641,18 @@ def malformed():
                             ('tcp: a header of 16 bytes', spoiled(tcp, header + 12, 0x40)),
                             ('tcp: a header beyond the packet', spoiled(tcp, header + 12, 0xf0))):
             case(f'{name}, ipv{family}', services, step(frame, 'drop_bad_length'))
+        for chunk in (b'', b'\1\0\0'):
+            ports = SCTP(sport=CLIENT_PORT, dport=SERVICE_PORT['sctp'])
+            packet = NET[family](src=CLIENT[family], dst=VIP[family]) / ports / Raw(chunk)
+            case(f'sctp: {len(chunk)} bytes of a chunk, ipv{family}',
+                 [service(family, 'sctp', 'nat')],
+                 step(from_client(fresh(packet)), 'drop_truncated'))
 
 
 def main():
-    for make in (modes, tunnel_headers, tags_and_padding, headers_with_options, checksums,
-                 hop_limits, sizes, nobody_there, left_to_the_kernel, fragments, malformed):
+    for make in (modes, tunnel_headers, tunnel_types, tags_and_padding, headers_with_options,
+                 checksums, hop_limits, sizes, nobody_there, left_to_the_kernel, fragments,
+                 malformed):
         make()
     text = '[\n' + ',\n'.join(json.dumps(entry) for entry in cases) + '\n]\n'
     if '--check' in sys.argv[1:]:

@@ -41,16 +41,31 @@ BurstLab::Shape shape_of(const json::object& lab) {
   return shape;
 }
 
+Protocol protocol_of(const std::string& name) {
+  return name == "tcp" ? Protocol::tcp : name == "udp" ? Protocol::udp : Protocol::sctp;
+}
+
+void set_tunnel(ServerSpec& spec, const json::object& server) {
+  spec.tunnel = server.at("tunnel") == "gue" ? TunnelType::gue : TunnelType::gre;
+  spec.tunnel_port = server.at("tunnel_port").to_number<std::uint16_t>();
+  const std::string checksum = text(server.at("tunnel_checksum"));
+  spec.tunnel_checksum = checksum == "none"       ? TunnelChecksum::none
+                         : checksum == "checksum" ? TunnelChecksum::checksum
+                                                  : TunnelChecksum::remote;
+}
+
 void set_up(BurstLab& lab, const json::array& services) {
   for (const json::value& service : services) {
-    const auto protocol = service.at("protocol") == "tcp" ? Protocol::tcp : Protocol::udp;
-    const ServiceKey key = service_key(protocol, text(service.at("address")),
-                                       service.at("port").to_number<std::uint16_t>());
+    const ServiceKey key =
+        service_key(protocol_of(text(service.at("protocol"))), text(service.at("address")),
+                    service.at("port").to_number<std::uint16_t>());
     add_service(lab.services(), key);
     for (const json::value& server : service.at("servers").as_array()) {
-      must(lab.services().add_server(
-          key, server_spec(text(server.at("address")), server.at("port").to_number<std::uint16_t>(),
-                           mode_of(text(server.at("mode"))))));
+      ServerSpec spec =
+          server_spec(text(server.at("address")), server.at("port").to_number<std::uint16_t>(),
+                      mode_of(text(server.at("mode"))));
+      if (server.as_object().contains("tunnel")) set_tunnel(spec, server.as_object());
+      must(lab.services().add_server(key, spec));
     }
   }
 }
@@ -65,6 +80,12 @@ void expect_bytes(const Forwarded& got, const json::object& step) {
     EXPECT_TRUE(ipv4_checksum_ok(actual, at));
     blank_ipv4_id(expected, at);
     blank_ipv4_id(actual, at);
+  }
+  if (const json::value* free_source = step.if_contains("free_udp_source")) {
+    const auto at = free_source->to_number<std::size_t>();
+    EXPECT_TRUE(udp_checksum_ok(actual, at)) << to_hex(actual);
+    blank_udp_source_port(expected, at);
+    blank_udp_source_port(actual, at);
   }
   EXPECT_EQ(to_hex(actual), to_hex(expected));
 }
@@ -103,19 +124,38 @@ TEST_F(PacketCases, OutcomeAndBytes) {
   }
 }
 
-// Outcomes that process_burst gives in tests below, or that the worker's loop gives.
+// Outcomes that process_burst gives in tests below or in icmp_cases_test, or that the worker's loop
+// gives.
 const std::set<Outcome> kElsewhere = {
     Outcome::undecided,
+    Outcome::fragment,
+    Outcome::tcp_reset_sent,
+    Outcome::fullnat_to_server,
+    Outcome::fullnat_to_client,
+    Outcome::kernel_local,
+    Outcome::kernel_cache_bypass,
     Outcome::handed_to_owner,
+    Outcome::handed_to_chooser,
+    Outcome::drop_bad_icmp_checksum,
     Outcome::drop_chained_buffer,
+    Outcome::drop_fragment_duplicate,
+    Outcome::drop_fragment_overlap,
+    Outcome::drop_fragment_too_many,
+    Outcome::drop_fragment_timeout,
+    Outcome::drop_fragment_table_full,
+    Outcome::drop_no_connection_unanswered,
     Outcome::drop_server_removed,
     Outcome::drop_table_full,
+    Outcome::drop_no_local_port,
+    Outcome::drop_stray_syn_ack,
     Outcome::drop_no_headroom,
+    Outcome::drop_untranslatable,
     Outcome::drop_neighbour_queue_full,
     Outcome::drop_neighbour_unreachable,
     Outcome::drop_owner_ring_full,
     Outcome::drop_transmit_ring_full,
     Outcome::drop_transmit_full,
+    Outcome::drop_no_buffer,
     Outcome::drop_exception_ring_full,
 };
 

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "dataplane/admission.h"
+#include "dataplane/fragmentation.h"
+
 namespace weir::test {
 namespace {
 
@@ -62,9 +65,13 @@ Packet Frame::packet() {
 }
 
 BurstLab::BurstLab(const Shape& shape)
-    : owners_(std::make_unique<OwnerMap>(OwnerMap::Key{0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e,
-                                                       0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3},
-                                         shape.workers)),
+    : datagrams_(std::make_unique<DatagramArena>(shape.workers * (Reassembly::kDatagrams + 1))),
+      owners_(std::make_unique<OwnerMap>(
+          OwnerMap::Key{0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
+                        0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
+                        0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
+                        0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa},
+          shape.workers)),
       publisher_(std::make_unique<Publisher>(shape.workers)),
       own_{ip("10.9.0.1"), ip("2001:db8:9::1"), ip("10.8.0.254"), ip("10.2.0.254")} {
   using Table4 = ConnectionTable<Ipv4Address>;
@@ -88,7 +95,7 @@ BurstLab::BurstLab(const Shape& shape)
                         .ipv6 = Table6(base + ipv4_bytes, shape.capacity, seed, now),
                         .statistics = {},
                         .now = now,
-                        .icmp_budget = {}}));
+                        .reassembly = Reassembly(*datagrams_, seed[0])}));
     states_.push_back(owned_states_.back().get());
   }
   for (WorkerState* state : states_) state->statistics = statistics_view_;
@@ -168,8 +175,11 @@ void BurstLab::pass_seconds(unsigned seconds) {
     ++fake_now;
     for (WorkerState* state : states_) {
       state->now = fake_now;
-      expire_connections(*state, kEnough);
+      state->now_ms = fake_now * 1000 / kTicksPerSecond;
+      expire_connections(*state, snapshot(), kEnough);
+      expire_fragments(*state, kEnough);
     }
+    deliver_notices();
   }
 }
 
@@ -180,14 +190,65 @@ void BurstLab::settle() {
   services_->housekeeping();
 }
 
-Forwarded BurstLab::send(std::span<const std::uint8_t> bytes, std::uint16_t port,
-                         unsigned worker_index) {
-  WorkerState& state = *states_[worker_index];
+Forwarded BurstLab::send(std::span<const std::uint8_t> bytes, std::uint16_t port, unsigned worker,
+                         std::uint16_t largest_fragment) {
+  return process(
+      bytes, {.port = port, .worker = worker, .largest_fragment = largest_fragment, .errand = {}});
+}
+
+Forwarded BurstLab::pass_on(const Forwarded& handed) {
+  return process(handed.bytes, {.port = handed.port,
+                                .worker = handed.owner,
+                                .largest_fragment = handed.largest_fragment,
+                                .errand = handed.errand});
+}
+
+Forwarded BurstLab::deliver(std::span<const std::uint8_t> bytes, std::uint16_t port,
+                            unsigned worker) {
+  constexpr int kMostHops = 4;  // to the owner, to who chooses, and back
+  Forwarded forwarded = send(bytes, port, worker);
+  for (int hop = 0; forwarded.outcome == Outcome::handed_to_owner ||
+                    forwarded.outcome == Outcome::handed_to_chooser;
+       ++hop) {
+    if (hop == kMostHops) std::abort();
+    forwarded = pass_on(forwarded);
+  }
+  deliver_notices();
+  return forwarded;
+}
+
+void BurstLab::deliver_notices() {
+  for (WorkerState* state : states_) {
+    state->notices.flush([this](const TemplateNotice& notice) {
+      take_notice(*states_[notice.owner], notice);
+      return true;
+    });
+  }
+}
+
+Forwarded BurstLab::process(std::span<const std::uint8_t> bytes, const Arrival& arrival) {
+  WorkerState& state = *states_[arrival.worker];
   state.now = fake_now;
-  Frame frame(bytes, port);
+  Frame frame(bytes, arrival.port);
   Packet packet = frame.packet();
+  packet.largest_fragment = arrival.largest_fragment;
+  packet.errand = arrival.errand;
   process_burst(state, snapshot(), {&packet, 1});
-  return {packet.outcome, packet.port, packet.owner, {packet.frame, packet.frame + packet.length}};
+  Forwarded forwarded;
+  forwarded.outcome = packet.outcome;
+  forwarded.port = packet.port;
+  forwarded.owner = packet.owner;
+  forwarded.bytes.assign(packet.frame, packet.frame + packet.length);
+  forwarded.largest_fragment = packet.largest_fragment;
+  forwarded.errand = packet.errand;
+  if (is_forwarded(packet.outcome) && is_to_be_cut(packet)) {
+    FragmentCutter cutter(packet, state.take_fragment_id());
+    while (const std::size_t length = cutter.next_length()) {
+      cutter.write_next(forwarded.pieces.emplace_back(length).data());
+    }
+  }
+  if (packet.buffer != &frame) datagrams_->put(packet.buffer);
+  return forwarded;
 }
 
 }  // namespace weir::test

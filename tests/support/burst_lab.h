@@ -20,6 +20,7 @@
 #include "dataplane/packet_path.h"
 #include "dataplane/publisher.h"
 #include "dataplane/table_memory.h"
+#include "tests/support/datagram_arena.h"
 
 namespace weir::test {
 
@@ -43,6 +44,10 @@ struct Forwarded {
   std::uint16_t port = 0;
   std::uint16_t owner = 0;          // of what was handed to another worker
   std::vector<std::uint8_t> bytes;  // what leaves, from the Ethernet header on
+  // The same as fragments, if it leaves as such.
+  std::vector<std::vector<std::uint8_t>> pieces;
+  std::uint16_t largest_fragment = 0;  // Packet::largest_fragment
+  Errand errand;                       // of what was handed to another worker
 };
 
 class BurstLab {
@@ -80,13 +85,32 @@ class BurstLab {
   // Every worker is between two bursts: control may free what was replaced.
   void settle();
 
-  // One frame through `worker`.
-  Forwarded send(std::span<const std::uint8_t> frame, std::uint16_t port = 0, unsigned worker = 0);
+  // One frame through `worker`; a datagram that another worker collected comes with its
+  // `largest_fragment`.
+  Forwarded send(std::span<const std::uint8_t> frame, std::uint16_t port = 0, unsigned worker = 0,
+                 std::uint16_t largest_fragment = 0);
+  // What was handed to another worker, at that worker.
+  Forwarded pass_on(const Forwarded& handed);
+  // One frame that `worker` receives, from worker to worker until it is decided, and then what they
+  // have to tell each other.
+  Forwarded deliver(std::span<const std::uint8_t> frame, std::uint16_t port = 0,
+                    unsigned worker = 0);
+  void deliver_notices();
+  // For callers of process_burst: where the datagrams that it completes lie.
+  DatagramArena& datagrams() { return *datagrams_; }
 
  private:
+  struct Arrival {
+    std::uint16_t port = 0;
+    unsigned worker = 0;
+    std::uint16_t largest_fragment = 0;
+    Errand errand;
+  };
+  Forwarded process(std::span<const std::uint8_t> frame, const Arrival& arrival);
   void build_network(const Shape& shape);
   void publish_network();
 
+  std::unique_ptr<DatagramArena> datagrams_;
   std::vector<std::unique_ptr<TableMemory>> memories_;
   std::vector<std::unique_ptr<WorkerStatistics>> statistics_;
   std::vector<WorkerStatistics*> statistics_view_;

@@ -46,6 +46,8 @@ int decapsulate(struct xdp_md* ctx) {
 
   if ((void*)(ethernet + 1) > end) return XDP_PASS;
   if (ethernet->h_proto == bpf_htons(ETH_P_IP) && (void*)(ip4 + 1) <= end && ip4->ihl == 5) {
+    /* Fragments are for decapsulate_whole.py. */
+    if (ip4->frag_off & bpf_htons(0x3fff)) return XDP_PASS;
     __u16 type = inner_type(ip4->protocol);
     if (type) return take_off(ctx, *ethernet, sizeof(*ip4), type);
   }

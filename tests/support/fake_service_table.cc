@@ -102,6 +102,44 @@ absl::Status FakeServiceTable::delete_server(const ServiceKey& key, const IpAddr
   return absl::OkStatus();
 }
 
+absl::Status FakeServiceTable::set_service_option(const ServiceKey& key,
+                                                  const ServiceOption& option) {
+  ServiceListing* entry = service(key);
+  if (entry == nullptr) return no_such_service();
+  entry->options.push_back(option);
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::add_local_addresses(const AddressRange& range,
+                                                   const std::optional<ServiceKey>& key) {
+  if (key && service(*key) == nullptr) return no_such_service();
+  addresses_.push_back({.service = key, .range = range, .count = 2, .not_owned = 1});
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::delete_local_addresses(const AddressRange& range,
+                                                      const std::optional<ServiceKey>& key) {
+  const auto same = [&](const LocalAddressListing& entry) {
+    return entry.range == range && entry.service == key;
+  };
+  if (std::erase_if(addresses_, same) == 0) return absl::NotFoundError("No such addresses.");
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::add_mark_rule(const MarkRuleSpec& rule,
+                                             std::optional<std::uint32_t> at) {
+  const std::size_t place = at ? *at - 1 : rules_.size();
+  if (place > rules_.size()) return absl::InvalidArgumentError("No such place.");
+  rules_.insert(rules_.begin() + static_cast<std::ptrdiff_t>(place), rule);
+  return absl::OkStatus();
+}
+
+absl::Status FakeServiceTable::delete_mark_rule(std::uint32_t number) {
+  if (number < 1 || number > rules_.size()) return absl::NotFoundError("No such rule.");
+  rules_.erase(rules_.begin() + static_cast<std::ptrdiff_t>(number) - 1);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ServiceListing> FakeServiceTable::find(const ServiceKey& key) const {
   for (const ServiceListing& entry : services)
     if (entry.spec.key == key) return entry;

@@ -25,6 +25,15 @@ class FakeServiceTable : public ServiceTable {
   absl::Status delete_server(const ServiceKey& key, const IpAddress& address,
                              std::uint16_t port) override;
   std::vector<ServiceListing> list() const override { return services; }
+  absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option) override;
+  absl::Status add_local_addresses(const AddressRange& range,
+                                   const std::optional<ServiceKey>& service) override;
+  absl::Status delete_local_addresses(const AddressRange& range,
+                                      const std::optional<ServiceKey>& service) override;
+  std::vector<LocalAddressListing> local_addresses() const override { return addresses_; }
+  absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at) override;
+  absl::Status delete_mark_rule(std::uint32_t number) override;
+  std::vector<MarkRuleSpec> mark_rules() const override { return rules_; }
   absl::StatusOr<ServiceListing> find(const ServiceKey& key) const override;
   bool visit_connections(ConnectionCursor& cursor, std::uint32_t at_most,
                          const std::function<void(const ConnectionListing&)>& visit) const override;
@@ -46,6 +55,8 @@ class FakeServiceTable : public ServiceTable {
 
   IpvsTimeouts timeouts_;
   std::vector<SyncDaemonSpec> daemons_;
+  std::vector<LocalAddressListing> addresses_;
+  std::vector<MarkRuleSpec> rules_;
   std::string sloppy_tcp_ = "0";
 };
 

@@ -39,7 +39,9 @@ Bytes tcp_segment(const Flow& flow, std::uint8_t flags, std::string_view payload
   Bytes bytes;
   append16(bytes, flow.source_port);
   append16(bytes, flow.destination_port);
-  bytes.insert(bytes.end(), {0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0});
+  // Both ends begin at 1, and a SYN takes one number.
+  const std::uint8_t sequence = (flags & TcpHeader::kSyn) != 0 ? 1 : 2;
+  bytes.insert(bytes.end(), {0, 0, 0, sequence, 0, 0, 0, 2, 0x50, flags, 0x20, 0, 0, 0, 0, 0});
   bytes.insert(bytes.end(), payload.begin(), payload.end());
   return bytes;
 }
@@ -49,13 +51,40 @@ Bytes udp_datagram(const Flow& flow, std::string_view payload) {
   append16(bytes, flow.source_port);
   append16(bytes, flow.destination_port);
   append16(bytes, 8 + payload.size());
-  append16(bytes, 0x1234);  // a checksum; what it is does not matter
+  append16(bytes, 0);
   bytes.insert(bytes.end(), payload.begin(), payload.end());
   return bytes;
 }
 
-Bytes packet(const Flow& flow, Protocol protocol, const Bytes& transport) {
+Bytes sctp_packet(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types) {
+  Bytes bytes;
+  append16(bytes, flow.source_port);
+  append16(bytes, flow.destination_port);
+  bytes.insert(bytes.end(), {1, 2, 3, 4, 0, 0, 0, 0});
+  for (const std::uint8_t type : chunk_types) {
+    bytes.insert(bytes.end(), {type, 0, 0, 7, 'a', 'b', 'c', 0});
+  }
+  return bytes;
+}
+
+// Fills in the checksum of TCP or UDP.
+void add_checksum(const Flow& flow, Protocol protocol, Bytes& transport) {
+  if (protocol != Protocol::tcp && protocol != Protocol::udp) return;
+  Bytes summed;
+  append(summed, ip(flow.source));
+  append(summed, ip(flow.destination));
+  append16(summed, static_cast<std::size_t>(protocol));
+  append16(summed, transport.size());
+  summed.insert(summed.end(), transport.begin(), transport.end());
+  const std::uint16_t checksum = internet_checksum(summed);
+  const std::size_t at = protocol == Protocol::tcp ? 16 : 6;
+  transport[at] = static_cast<std::uint8_t>(checksum >> 8);
+  transport[at + 1] = static_cast<std::uint8_t>(checksum);
+}
+
+Bytes packet(const Flow& flow, Protocol protocol, Bytes transport) {
   const IpAddress source = ip(flow.source);
+  add_checksum(flow, protocol, transport);
   Bytes bytes;
   if (source.is_ipv4()) {
     bytes = {0x45, 0};
@@ -121,6 +150,14 @@ Bytes server_tcp(const Flow& flow, std::uint8_t flags, std::string_view payload)
 
 Bytes server_udp(const Flow& flow, std::string_view payload) {
   return from_server(flow, packet(flow, Protocol::udp, udp_datagram(flow, payload)));
+}
+
+Bytes client_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types) {
+  return from_client(packet(flow, Protocol::sctp, sctp_packet(flow, chunk_types)));
+}
+
+Bytes server_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types) {
+  return from_server(flow, packet(flow, Protocol::sctp, sctp_packet(flow, chunk_types)));
 }
 
 Decoded decode(std::span<const std::uint8_t> frame) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -24,6 +25,10 @@ Bytes client_tcp(const Flow& flow, std::uint8_t flags, std::string_view payload 
 Bytes client_udp(const Flow& flow, std::string_view payload = "x");
 Bytes server_tcp(const Flow& flow, std::uint8_t flags, std::string_view payload = "");
 Bytes server_udp(const Flow& flow, std::string_view payload = "x");
+
+// A chunk of 7 bytes, and its padding, for each type. The CRC is 0.
+Bytes client_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types);
+Bytes server_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types);
 
 // What an untagged frame says, below an IPIP header if there is one.
 struct Decoded {

@@ -73,7 +73,11 @@ Bytes whole_frame(const boost::json::object& frame) {
   if (cut ? bytes.size() != kRecordedBytes : bytes.size() != length) {
     throw std::runtime_error("a frame of another length than recorded");
   }
-  bytes.resize(length, bytes.back());
+  // The payload of fragments counts up, any other repeats one byte.
+  const auto step = static_cast<std::uint8_t>(cut ? bytes.back() - bytes[bytes.size() - 2] : 0);
+  while (bytes.size() < length) {
+    bytes.push_back(static_cast<std::uint8_t>(bytes.back() + step));
+  }
   return bytes;
 }
 
@@ -93,6 +97,24 @@ bool ipv4_checksum_ok(std::span<const std::uint8_t> frame, std::size_t at) {
 
 void blank_ipv4_id(Bytes& frame, std::size_t at) {
   for (const std::size_t offset : {4U, 5U, 10U, 11U}) frame.at(at + offset) = 0;
+}
+
+bool udp_checksum_ok(std::span<const std::uint8_t> frame, std::size_t at) {
+  const bool v4 = frame[at] >> 4 == 4;
+  const std::size_t udp = at + (v4 ? 20 : 40);
+  if (frame[udp + 6] == 0 && frame[udp + 7] == 0) return true;
+  const std::size_t length = frame.size() - udp;
+  Bytes summed = {0, 17, static_cast<std::uint8_t>(length >> 8), static_cast<std::uint8_t>(length)};
+  const auto addresses_on = frame.subspan(at + (v4 ? 12 : 8));
+  summed.insert(summed.end(), addresses_on.begin(), addresses_on.end());
+  return internet_checksum(summed) == 0;
+}
+
+void blank_udp_source_port(Bytes& frame, std::size_t at) {
+  const std::size_t udp = at + (frame[at] >> 4 == 4 ? 20 : 40);
+  const bool has_checksum = (frame.at(udp + 6) | frame.at(udp + 7)) != 0;
+  frame[udp] = frame[udp + 1] = 0;
+  if (has_checksum) frame[udp + 6] = frame[udp + 7] = 0xff;
 }
 
 void blank_flow_label(Bytes& frame, std::size_t at) {

@@ -24,7 +24,7 @@ Bytes from_hex(std::string_view text);
 std::string to_hex(std::span<const std::uint8_t> bytes);
 
 // A recorded frame. Of a long one only the first 160 bytes are recorded; the rest is its payload,
-// one byte repeated, as the recorder sent it.
+// one byte repeated or bytes that count up, as the recorder sent it.
 Bytes whole_frame(const boost::json::object& frame);
 
 // The Internet checksum over `bytes` by the definition of RFC 1071, as it stands in a header.
@@ -34,6 +34,10 @@ std::uint16_t internet_checksum(std::span<const std::uint8_t> bytes);
 bool ipv4_checksum_ok(std::span<const std::uint8_t> frame, std::size_t at);
 // Clears the id and with it the checksum of the IPv4 header at `at`: a sender's own choice.
 void blank_ipv4_id(Bytes& frame, std::size_t at);
+// Whether the UDP checksum after the IP header at `at`, which has no options, is right or absent.
+bool udp_checksum_ok(std::span<const std::uint8_t> frame, std::size_t at);
+// Clears the UDP source port, and with it the checksum if there is one: a tunnel's own choice.
+void blank_udp_source_port(Bytes& frame, std::size_t at);
 // Clears the flow label of the IPv6 header at `at`, which is a sender's own choice, too.
 void blank_flow_label(Bytes& frame, std::size_t at);
 

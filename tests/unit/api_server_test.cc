@@ -244,6 +244,95 @@ TEST(ApiClient, WhatWeirDoesNotDoIsRefusedByName) {
   EXPECT_EQ(result.err, "weir has no scheduler mh yet: use rr.\n");
 }
 
+// ---- What goes beyond IPVS, there and back ----
+
+const ServiceKey kService{.address = *IpAddress::parse("2001:db8::1"), .port = 80};
+
+TEST(ApiClient, OptionsOfAServiceComeBackWithIt) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  EXPECT_EQ(weir.set_service_option(kService, {"idle-timeout", "7"}).code(),
+            absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(weir.add_service({.key = kService}).ok());
+  EXPECT_TRUE(weir.find(kService)->options.empty());
+  ASSERT_TRUE(weir.set_service_option(kService, {"idle-timeout", "7"}).ok());
+  ASSERT_TRUE(weir.set_service_option(kService, {"gone-server", "keep"}).ok());
+  const auto listed = weir.find(kService);
+  ASSERT_EQ(listed->options.size(), 2U);
+  EXPECT_EQ(listed->options[0].name, "idle-timeout");
+  EXPECT_EQ(listed->options[0].value, "7");
+  EXPECT_EQ(listed->options[1].value, "keep");
+}
+
+TEST(ApiClient, LocalAddressesComeBackWithTheirService) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  ASSERT_TRUE(weir.add_service({.key = kService}).ok());
+  const AddressRange four{*IpAddress::parse("10.2.0.1"), *IpAddress::parse("10.2.0.2")};
+  const AddressRange six{*IpAddress::parse("2001:db8::5"), *IpAddress::parse("2001:db8::6")};
+  ASSERT_TRUE(weir.add_local_addresses(four, std::nullopt).ok());
+  ASSERT_TRUE(weir.add_local_addresses(six, kService).ok());
+  const auto listed = weir.local_addresses();
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  ASSERT_EQ(listed->size(), 2U);
+  EXPECT_EQ((*listed)[0].range, four);
+  EXPECT_FALSE((*listed)[0].service);
+  EXPECT_EQ((*listed)[1].range, six);
+  EXPECT_EQ((*listed)[1].service, kService);
+  EXPECT_EQ((*listed)[1].count, 2U);
+  EXPECT_EQ((*listed)[1].not_owned, 1U);
+  EXPECT_EQ(weir.delete_local_addresses(six, std::nullopt).code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(weir.delete_local_addresses(six, kService).ok());
+  EXPECT_TRUE(weir.delete_local_addresses(four, std::nullopt).ok());
+  EXPECT_TRUE(weir.local_addresses()->empty());
+}
+
+TEST(ApiClient, RulesForMarksComeBackInTheirOrder) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  MarkRuleSpec rule;
+  rule.rule = {.from = IpPrefix{*IpAddress::parse("10.0.0.0"), 8},
+               .to = IpPrefix{*IpAddress::parse("203.0.113.0"), 24},
+               .protocol = Protocol::sctp,
+               .source_ports = {1, 2},
+               .ports = {0, 65534},
+               .mark = 4294967295U};
+  rule.on = "0000:3b:00.0";
+  ASSERT_TRUE(weir.add_mark_rule({}, std::nullopt).ok());
+  ASSERT_TRUE(weir.add_mark_rule(rule, 1).ok());
+  const auto listed = weir.mark_rules();
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  ASSERT_EQ(listed->size(), 2U);
+  EXPECT_EQ((*listed)[0].rule, rule.rule);
+  EXPECT_EQ((*listed)[0].on, rule.on);
+  EXPECT_EQ((*listed)[1].rule, MarkRule{});
+  EXPECT_TRUE(weir.delete_mark_rule(1).ok());
+  EXPECT_EQ(weir.mark_rules()->size(), 1U);
+  EXPECT_EQ(weir.delete_mark_rule(2).code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
+  FakeServiceTable table;
+  const auto status = [&](const char* method, const char* path, const char* body) {
+    return answer(table, {.method = method, .path = path, .body = body}).http_status;
+  };
+  for (const char* body : {"{\"ports\":\"80-79\"}", "{\"ports\":80}", "{\"from\":\"10.0.0.0/33\"}",
+                           "{\"protocol\":\"icmp\"}", "{\"mark\":-1}", "{\"to\":\"\"}"}) {
+    EXPECT_EQ(status("POST", "/v1/mark-rules", body), 400) << body;
+  }
+  EXPECT_EQ(status("POST", "/v1/mark-rules/x", "{}"), 400);
+  EXPECT_EQ(status("POST", "/v1/local-addresses", "{\"first\":\"10.0.0\"}"), 400);
+  EXPECT_EQ(status("DELETE", "/v1/local-addresses/10.0.0.1/10.0", ""), 400);
+  EXPECT_EQ(status("PUT", "/v1/services/tcp/1.1.1.1/80/options/idle-timeout",
+                   "{\"name\":\"slow-start\",\"value\":\"1\"}"),
+            400);
+  EXPECT_TRUE(table.mark_rules().empty());
+  EXPECT_TRUE(table.local_addresses().empty());
+}
+
 TEST(ApiRoutes, UnknownPathAndWrongMethodAreDifferentErrors) {
   FakeServiceTable table;
   EXPECT_EQ(answer(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);

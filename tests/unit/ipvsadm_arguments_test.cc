@@ -217,5 +217,20 @@ TEST(IpvsadmArguments, ColumnsFollowIpvsadmsPrecedence) {
   EXPECT_EQ(request("-Lnc --tun-info").list, IpvsadmList::connections);
 }
 
+// Not of ipvsadm 1.31: as the ipvsadm of FullNAT balancers has it.
+TEST(IpvsadmArguments, FullNatKeepsItsPortAndMayCrossFamilies) {
+  const IpvsadmRequest same = request("-a -t 10.9.0.1:80 -r 10.2.0.1:8080 --fullnat -w 3");
+  EXPECT_EQ(same.server.mode, ForwardMode::fullnat);
+  EXPECT_EQ(same.server.port, 8080);
+  const IpvsadmRequest across = request("-a -t [2001:db8::1]:80 -r 10.2.0.1 --fullnat");
+  EXPECT_EQ(across.server.port, 80);
+  EXPECT_TRUE(across.server.address.is_ipv4());
+  for (const char* line :
+       {"-a -t 10.9.0.1:80 -r 10.2.0.1 --fullnat -m",
+        "-a -t 10.9.0.1:80 -r 10.2.0.1 --fullnat --tun-type ipip", "-A -t 10.9.0.1:80 --fullnat"}) {
+    EXPECT_TRUE(std::holds_alternative<IpvsadmUsageError>(parse(line))) << line;
+  }
+}
+
 }  // namespace
 }  // namespace weir

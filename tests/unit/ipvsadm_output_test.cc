@@ -180,6 +180,30 @@ TEST(IpvsadmOutput, SavedRulesKeepEveryOption) {
             "-a -t [2001:db8::1]:80 -r 10.2.0.1:80 -i -w 1 --tun-type gre --tun-nocsum\n");
 }
 
+TEST(IpvsadmOutput, RealServersOnTheDirectorAreLocalWhereThatIsAsked) {
+  ServiceListing listing = service("10.9.0.1", 80);
+  listing.servers = {server("127.0.0.1", ForwardMode::nat)};
+  listing.servers[0].is_local = true;
+  EXPECT_NE(service_lines(listing, {}).find(" Masq "), std::string::npos) << "as IPVS shows it";
+  const ListingStyle style{.modes = ServerModes::in_effect};
+  EXPECT_NE(service_lines(listing, style).find(" Local "), std::string::npos);
+  EXPECT_NE(saved_lines(listing, nullptr).find(" -m "), std::string::npos);
+}
+
+// ipvsadm -Lc --persistent-conn.
+TEST(IpvsadmOutput, PersistentConnectionsHaveTitlesForTheirEngines) {
+  EXPECT_EQ(connection_titles(IpvsadmColumns::persistent_connections),
+            "IPVS connection entries\npro expire state       source             virtual            "
+            "destination        pe name          pe_data\n");
+}
+
+TEST(IpvsadmOutput, FullNatIsShownAndSaved) {
+  ServiceListing listing = service("10.9.0.1", 80);
+  listing.servers = {server("10.2.0.1", ForwardMode::fullnat)};
+  EXPECT_NE(service_lines(listing, {}).find(" FullNAT "), std::string::npos);
+  EXPECT_NE(saved_lines(listing, nullptr).find("--fullnat -w 1\n"), std::string::npos);
+}
+
 // ipvsadm writes marks above 2^31 as negative numbers, which it does not read again.
 TEST(IpvsadmOutput, LargeMarksStayPositive) {
   const ServiceListing listing{

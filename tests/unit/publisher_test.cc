@@ -149,7 +149,7 @@ class WorkerThread {
       }
       state_.now += 8;
       burst(snapshot);
-      expire_connections(state_, 64);
+      expire_connections(state_, snapshot, 64);
       lab_.publisher().quiescent(state_.index);
     }
     lab_.publisher().leave(state_.index);
@@ -240,7 +240,7 @@ void expect_everything_freed(BurstLab& lab) {
   for (unsigned i = 0; i < kWorkers; ++i) {
     WorkerState& worker = lab.worker(i);
     worker.now += 1000 * kTicksPerSecond;
-    expire_connections(worker, ~0U);
+    expire_connections(worker, lab.snapshot(), ~0U);
     EXPECT_EQ(worker.ipv4.size(), 0U);
     for (const ServerLoad& load : worker.own().loads) {
       ASSERT_EQ(load.connections.read(), 0U);

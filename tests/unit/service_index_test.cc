@@ -87,5 +87,129 @@ TEST_F(ServiceIndexTest, finds_what_was_added_and_nothing_else) {
   }
 }
 
+// ---- What takes more than one port ----
+
+IpAddress ip(const char* text) { return *IpAddress::parse(text); }
+
+// A packet from `from` to `to`, whatever their family.
+struct Way {
+  const char* from;
+  std::uint16_t from_port;
+  const char* to;
+  std::uint16_t to_port;
+  Protocol protocol = Protocol::tcp;
+};
+
+template <class Address, class Ask>
+auto ask_as(const Way& way, Ask&& ask) {
+  return ask(FlowKey<Address>{address_of<Address>(ip(way.from)), address_of<Address>(ip(way.to)),
+                              Be16::from_host(way.from_port), Be16::from_host(way.to_port),
+                              way.protocol, Direction::inbound});
+}
+
+template <class Ask>
+auto ask_about(const Way& way, Ask&& ask) {
+  return ip(way.from).is_ipv4() ? ask_as<Ipv4Address>(way, ask) : ask_as<Ipv6Address>(way, ask);
+}
+
+ServiceSlot service_of(const ServiceIndex& index, const Way& way, std::uint32_t mark = 0) {
+  return ask_about(way, [&](const auto& key) { return index.find_service(key, mark); });
+}
+bool is_reply(const ServiceIndex& index, const Way& way) {
+  return ask_about(way, [&](const auto& key) { return index.is_reply(key); });
+}
+bool concerns(const ServiceIndex& index, const Way& way) {
+  return ask_about(way, [&](const auto& key) { return index.concerns(key); });
+}
+
+constexpr ServiceSlot kNone = ServiceIndex::kNoService;
+constexpr const char* kClient = "10.1.0.1";
+constexpr const char* kVip = "10.9.0.1";
+
+TEST(ServiceIndex, a_mark_comes_first_then_the_port_then_ftp_then_all_ports) {
+  ServiceIndex index(8);
+  index.add_service(ip(kVip), Be16::from_host(80), Protocol::tcp, 1);
+  index.add_service(ip(kVip), Be16::from_host(21), Protocol::tcp, 2);
+  index.add_service(ip(kVip), Be16{}, Protocol::tcp, 3);
+  index.add_service(ip(kVip), Be16::from_host(53), Protocol::udp, 4);
+  index.add_fwmark_service(7, Family::ipv4, 5);
+  index.add_fwmark_service(7, Family::ipv6, 6);
+  struct Case {
+    std::uint16_t port;
+    Protocol protocol;
+    std::uint32_t mark;
+    ServiceSlot expected;
+  };
+  for (const Case& c : {
+           Case{80, Protocol::tcp, 0, 1},
+           Case{80, Protocol::tcp, 7, 5},
+           Case{80, Protocol::tcp, 8, 1},  // no service has this mark
+           Case{21, Protocol::tcp, 0, 2},
+           Case{20, Protocol::tcp, 0, 2},
+           Case{1024, Protocol::tcp, 0, 2},
+           Case{65535, Protocol::tcp, 0, 2},
+           Case{1023, Protocol::tcp, 0, 3},
+           Case{22, Protocol::tcp, 0, 3},
+           Case{0, Protocol::tcp, 0, 3},
+           Case{53, Protocol::udp, 0, 4},
+           Case{54, Protocol::udp, 0, kNone},
+           Case{2000, Protocol::udp, 0, kNone},
+           Case{2000, Protocol::udp, 7, 5},
+       }) {
+    EXPECT_EQ(service_of(index, {kClient, 40000, kVip, c.port, c.protocol}, c.mark), c.expected)
+        << c.port << " mark " << c.mark;
+  }
+  EXPECT_EQ(service_of(index, {kClient, 1, "203.0.113.9", 2}, 7), 5U) << "wherever it goes";
+  EXPECT_EQ(service_of(index, {"2001:db8::1", 1, "2001:db8::9", 2}, 7), 6U);
+  EXPECT_EQ(service_of(index, {kClient, 1, "10.9.0.2", 2000}), kNone);
+}
+
+TEST(ServiceIndex, an_address_does_not_pass_for_a_mark) {
+  ServiceIndex index(4);
+  index.add_fwmark_service(0x0a090001, Family::ipv4, 5);
+  EXPECT_EQ(service_of(index, {kClient, 1, kVip, 80}), kNone);
+  EXPECT_FALSE(concerns(index, {kClient, 1, kVip, 80}));
+  EXPECT_EQ(service_of(index, {kClient, 1, "10.9.0.9", 80}, 0x0a090001), 5U);
+}
+
+TEST(ServiceIndex, replies_of_fullnat_go_to_local_addresses_and_nowhere_else) {
+  using ReplyTo = ServiceIndex::ReplyTo;
+  constexpr const char* kServer = "10.2.0.1";
+  constexpr const char* kPool = "10.2.0.200";
+  ServiceIndex index(8);
+  index.add_reply_source(ip(kServer), Be16::from_host(8080), Protocol::tcp, ReplyTo::local_address);
+  index.add_local_address(ip(kPool));
+  EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, kFirstLocalPort}));
+  EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, kLastLocalPort}));
+  EXPECT_FALSE(is_reply(index, {kServer, 8080, kPool, kFirstLocalPort - 1}));
+  EXPECT_FALSE(is_reply(index, {kServer, 8080, kPool, kLastLocalPort + 1}));
+  EXPECT_FALSE(is_reply(index, {kServer, 8081, kPool, 5000}));
+  EXPECT_FALSE(is_reply(index, {kServer, 8080, kClient, 5000}));
+  EXPECT_FALSE(is_reply(index, {kClient, 8080, kPool, 5000}));
+  EXPECT_FALSE(is_reply(index, {kServer, 8080, kPool, 5000, Protocol::udp}));
+  EXPECT_TRUE(concerns(index, {kServer, 0, kPool, 0}));
+  EXPECT_FALSE(concerns(index, {kServer, 0, kClient, 0}));
+
+  // The same end, of a nat service as well.
+  index.add_reply_source(ip(kServer), Be16::from_host(8080), Protocol::tcp, ReplyTo::client);
+  EXPECT_TRUE(is_reply(index, {kServer, 8080, kClient, 5000}));
+  EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, 5000}));
+  EXPECT_TRUE(concerns(index, {kServer, 0, kClient, 0}));
+}
+
+TEST(ServiceIndex, replies_may_come_from_every_port_of_a_server) {
+  ServiceIndex index(8);
+  index.add_reply_source(ip("2001:db8:2::1"), Be16{}, Protocol::udp);
+  index.add_reply_source(ip("2001:db8:2::2"), Be16::from_host(80), Protocol::udp);
+  const auto reply = [&](const char* from, std::uint16_t port, Protocol protocol) {
+    return is_reply(index, {from, port, "2001:db8:1::1", 40000, protocol});
+  };
+  EXPECT_TRUE(reply("2001:db8:2::1", 1, Protocol::udp));
+  EXPECT_TRUE(reply("2001:db8:2::1", 0, Protocol::udp));
+  EXPECT_FALSE(reply("2001:db8:2::1", 1, Protocol::tcp));
+  EXPECT_TRUE(reply("2001:db8:2::2", 80, Protocol::udp));
+  EXPECT_FALSE(reply("2001:db8:2::2", 81, Protocol::udp));
+}
+
 }  // namespace
 }  // namespace weir

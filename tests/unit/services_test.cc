@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -137,9 +138,8 @@ TEST_F(ServicesTest, impossible_servers_are_refused_and_leave_nothing_behind) {
            Case{"10.2.0.1", ForwardMode::nat, -1, 0, 0, StatusCode::kOutOfRange},
            Case{"10.2.0.1", ForwardMode::nat, 1, 5, 6, StatusCode::kOutOfRange},
            Case{"10.2.0.1", ForwardMode::nat, 1, 0, 1, StatusCode::kOutOfRange},
-           Case{"10.2.0.1", ForwardMode::nat, 1, 6, 5, StatusCode::kUnimplemented},
-           Case{"10.2.0.1", ForwardMode::fullnat, 1, 0, 0, StatusCode::kUnimplemented},
-           Case{"10.9.0.1", ForwardMode::nat, 1, 0, 0, StatusCode::kUnimplemented},
+           Case{"10.2.0.1", ForwardMode::fullnat, 1, 0, 0, StatusCode::kResourceExhausted},
+           Case{"10.2.0.1", ForwardMode::local, 1, 0, 0, StatusCode::kInvalidArgument},
        }) {
     ServerSpec spec = server_spec(c.address, 8080, c.mode, c.weight);
     spec.upper_threshold = c.upper;
@@ -151,6 +151,45 @@ TEST_F(ServicesTest, impossible_servers_are_refused_and_leave_nothing_behind) {
   EXPECT_TRUE(services().add_server(key_, server_spec("2001:db8:2::1", 80, ForwardMode::tun)).ok());
 }
 
+TEST_F(ServicesTest, impossible_tunnels_are_refused_and_possible_ones_reach_the_workers) {
+  add_service(services(), key_);
+  struct Case {
+    Tunnel tunnel;
+    ForwardMode mode;
+    StatusCode expected;
+  };
+  constexpr auto kGue = TunnelType::gue;
+  constexpr auto kGre = TunnelType::gre;
+  constexpr auto kIpip = TunnelType::ipip;
+  constexpr auto kNone = TunnelChecksum::none;
+  constexpr auto kChecksum = TunnelChecksum::checksum;
+  constexpr auto kRemote = TunnelChecksum::remote;
+  constexpr auto kTun = ForwardMode::tun;
+  const Be16 port = Be16::from_host(6080);
+  for (const Case& c : {
+           Case{{kGue, kNone, {}}, kTun, StatusCode::kInvalidArgument},
+           Case{{kGre, kRemote, {}}, kTun, StatusCode::kInvalidArgument},
+           Case{{kIpip, kChecksum, {}}, kTun, StatusCode::kInvalidArgument},
+           Case{{kGue, kNone, port}, ForwardMode::nat, StatusCode::kInvalidArgument},
+           Case{{kGue, kNone, port}, kTun, StatusCode::kOk},
+           Case{{kGue, kRemote, port}, kTun, StatusCode::kOk},
+           Case{{kGre, kChecksum, {}}, kTun, StatusCode::kOk},
+       }) {
+    ServerSpec spec = server_spec(server_address(1), 80, c.mode);
+    spec.tunnel = c.tunnel.type;
+    spec.tunnel_checksum = c.tunnel.checksum;
+    spec.tunnel_port = c.tunnel.port.host();
+    const absl::Status status = services().add_server(key_, spec);
+    EXPECT_EQ(status.code(), c.expected) << status;
+    if (!status.ok()) continue;
+    const auto& servers = lab_.snapshot().servers;
+    EXPECT_TRUE(std::any_of(servers.begin(), servers.end(), [&](const RealServer* server) {
+      return server != nullptr && server->available && server->tunnel == c.tunnel;
+    }));
+    must(services().delete_server(key_, spec.address, spec.port));
+  }
+}
+
 TEST_F(ServicesTest, impossible_services_are_refused_and_leave_nothing_behind) {
   const auto refused = [&](auto change) {
     ServiceSpec spec;
@@ -159,17 +198,19 @@ TEST_F(ServicesTest, impossible_services_are_refused_and_leave_nothing_behind) {
     return services().add_service(spec).code();
   };
   EXPECT_EQ(refused([](ServiceSpec& s) { s.scheduler = "none"; }), StatusCode::kNotFound);
+  EXPECT_EQ(refused([](ServiceSpec& s) { s.persistence_engine = "none"; }), StatusCode::kNotFound);
+  EXPECT_EQ(refused([](ServiceSpec& s) { s.persistence_engine = "sip"; }),
+            StatusCode::kUnimplemented);
   for (const auto code : {
-           refused([](ServiceSpec& s) {
-             s.key = {Protocol::ip, {}, 0, 7};
-           }),
-           refused([](ServiceSpec& s) { s.key.protocol = Protocol::sctp; }),
            refused([](ServiceSpec& s) { s.key.port = 0; }),
-           refused([](ServiceSpec& s) { s.persistence_timeout = 360; }),
+           refused([](ServiceSpec& s) { s.persistence_timeout = 31 * 86400 + 1; }),
            refused([](ServiceSpec& s) { s.one_packet = true; }),
-           refused([](ServiceSpec& s) { s.scheduler_flags = {"flag-1"}; }),
+           refused([](ServiceSpec& s) {
+             s.key.address = address_of("2001:db8:9::1");
+             s.persistence_mask = 129;
+           }),
        }) {
-    EXPECT_EQ(code, StatusCode::kUnimplemented);
+    EXPECT_EQ(code, StatusCode::kInvalidArgument);
   }
   EXPECT_TRUE(services().list().empty());
   add_service(services(), key_, "rr");
@@ -554,17 +595,30 @@ TEST_F(ServicesTest, timeouts_change_alone_and_count_for_packets_from_then_on) {
 }
 
 TEST_F(ServicesTest, settings_are_listed_and_take_only_numbers_in_range) {
-  std::vector<std::string> names;
+  std::map<std::string, std::string> defaults;
   for (const auto& row : services().settings()) {
-    names.push_back(row.name);
+    defaults[row.name] = row.value;
     EXPECT_FALSE(row.help.empty()) << row.name;
     EXPECT_TRUE(services().set_setting(row.name, row.value).ok()) << row.name;
     EXPECT_EQ(services().set_setting(row.name, "-1").code(), StatusCode::kInvalidArgument);
     EXPECT_EQ(services().set_setting(row.name, "yes").code(), StatusCode::kInvalidArgument);
-    EXPECT_EQ(services().set_setting(row.name, "1000000").code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(services().set_setting(row.name, "4294967295").code(), StatusCode::kInvalidArgument);
   }
-  EXPECT_THAT(names,
-              testing::IsSupersetOf({"conn_reuse_mode", "expire_nodest_conn", "sloppy_tcp"}));
+  // IPVS's names (Documentation/networking/ipvs-sysctl.rst) and defaults.
+  for (const auto& [name, value] : std::map<std::string, std::string>{
+           {"conn_reuse_mode", "1"},
+           {"expire_nodest_conn", "0"},
+           {"sloppy_tcp", "0"},
+           {"expire_quiescent_template", "0"},
+           {"drop_entry", "0"},
+           {"lblc_expiration", "86400"},
+           {"lblcr_expiration", "86400"},
+           {"cache_bypass", "0"},
+           {"pmtu_disc", "1"},
+           {"nat_icmp_send", "0"},
+       }) {
+    EXPECT_EQ(defaults[name], value) << name;
+  }
   EXPECT_EQ(services().set_setting("no_such_thing", "1").code(), StatusCode::kNotFound);
 
   add_service(services(), key_);
@@ -576,7 +630,7 @@ TEST_F(ServicesTest, settings_are_listed_and_take_only_numbers_in_range) {
 
 TEST_F(ServicesTest, counters_name_every_way_out) {
   const auto counters = services().counters();
-  EXPECT_EQ(counters.size(), kOutcomes - 1);
+  EXPECT_EQ(counters.size(), kOutcomes) << "every outcome, and connections_given_up";
   std::set<std::string> names;
   for (const auto& [name, count] : counters) {
     EXPECT_TRUE(names.insert(name).second) << name;

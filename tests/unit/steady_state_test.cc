@@ -280,7 +280,7 @@ class WarmDirector {
       const std::size_t count = std::min(kMaxBurst, frames_.size() - first);
       for (std::size_t i = 0; i < count; ++i) fill(i, frames_[first + i]);
       process_burst(worker, snapshot, {packets_.data(), count});
-      expire_connections(worker, 256);
+      expire_connections(worker, snapshot, 256);
       lab_.publisher().quiescent(0);
     }
   }

@@ -117,17 +117,52 @@ constexpr const char* kServer = "10.0.1.1";
 constexpr const char* kLocal = "10.0.1.254";
 constexpr const char* kClient6 = "2001:db8:c::7";
 constexpr const char* kVip6 = "2001:db8::100";
+constexpr const char* kFtpVip = "10.0.0.103";
+constexpr const char* kAllPortsVip = "10.0.0.104";
+constexpr const char* kFullnatServer = "10.0.1.2";
+constexpr const char* kWholeServer = "10.0.1.3";  // replies from all of its ports
+constexpr const char* kPool = "10.0.1.200";
+constexpr const char* kMarked = "203.0.113.5";  // no address of this host
 constexpr const char* kServer6 = "2001:db8:1::1";
 constexpr const char* kLocal6 = "2001:db8:1::254";
 
 SteeringState lab_state() {
-  return SteeringState{
-      .services = {{Protocol::tcp, ip(kVip), 80},
-                   {Protocol::udp, ip(kVip), 53},
-                   {Protocol::sctp, ip(kVip), 5000},
-                   {Protocol::tcp, ip(kVip6), 80}},
-      .servers = {{Protocol::tcp, ip(kServer), 8080}, {Protocol::tcp, ip(kServer6), 8080}},
-      .local_addresses = {ip(kLocal), ip(kLocal6)}};
+  return SteeringState{.services = {{Protocol::tcp, ip(kVip), 80},
+                                    {Protocol::udp, ip(kVip), 53},
+                                    {Protocol::sctp, ip(kVip), 5000},
+                                    {Protocol::tcp, ip(kVip6), 80}},
+                       .servers = {{Protocol::tcp, ip(kServer), 8080},
+                                   {Protocol::tcp, ip(kServer6), 8080},
+                                   {Protocol::tcp, ip(kWholeServer), 0}},
+                       .local_addresses = {ip(kLocal), ip(kLocal6), ip(kPool)},
+                       .fullnat_servers = {{Protocol::tcp, ip(kFullnatServer), 8080}},
+                       .fullnat_addresses = {ip(kPool)}};
+}
+
+SteeringState extended_state() {
+  SteeringState state = lab_state();
+  state.services.push_back({Protocol::tcp, ip(kFtpVip), 21});
+  state.services.push_back({Protocol::udp, ip(kAllPortsVip), 0});
+  state.ftp_addresses = {ip(kFtpVip)};
+  return state;
+}
+
+IpPrefix prefix(const char* address, std::uint8_t length) { return {ip(address), length}; }
+
+// Who is exempt, then what is marked, then what is left.
+std::vector<SteeringRule> lab_rules() {
+  SteeringRule exempt;
+  exempt.rule = {.from = prefix("198.51.100.64", 26), .to = prefix("203.0.113.0", 24)};
+  SteeringRule web{.rule = {.to = prefix("203.0.113.0", 24),
+                            .protocol = Protocol::tcp,
+                            .source_ports = {1024, 65535},
+                            .ports = {80, 81},
+                            .mark = 7},
+                   .ipv4 = true};
+  SteeringRule six{.rule = {.to = prefix("2001:db8:f::", 48), .mark = 8}, .ipv6 = true};
+  SteeringRule odd{.rule = {.from = prefix("198.51.100.9", 32), .ports = {9, 9}, .mark = 9},
+                   .ipv4 = true};
+  return {exempt, web, six, odd};
 }
 const std::array kLabMacs{kOwnMac, kVirtualMac};
 
@@ -357,6 +392,115 @@ TEST_F(SteeringTest, EveryKindOfPacketGoesWhereItBelongs) {
   check(*driver, ipv4_fragment_cases());
   check(*driver, ipv4_error_cases());
   check(*driver, ipv6_cases());
+}
+
+std::vector<Case> many_port_cases() {
+  const auto udp = [](const Bytes& ports) { return v4(Ipv4{kClient, kAllPortsVip, 17}(ports)); };
+  const auto ftp = [](unsigned port) { return v4(Ipv4{kClient, kFtpVip}(l4(40000, port))); };
+  const Ipv4 out{kWholeServer, kClient};
+  const Bytes quoted = Ipv4{kAllPortsVip, kClient, 17}(l4(777, 1)).substr(0, 28);
+  return {
+      {"any port of a service for all", udp(l4(1, 777)), To::workers},
+      {"port 0 of it", udp(l4(1, 0)), To::workers},
+      {"another protocol", v4(Ipv4{kClient, kAllPortsVip}(l4(1, 777))), To::kernel},
+      {"no ports in it", udp("abc"), To::kernel},
+      {"unreachable from it", v4(Ipv4{kClient, kAllPortsVip, 1}(icmp(3, quoted))), To::workers},
+      {"FTP itself", ftp(21), To::workers},
+      {"FTP's active data", ftp(20), To::workers},
+      {"FTP's passive data", ftp(1024), To::workers},
+      {"privileged port beside FTP", ftp(1023), To::kernel},
+      {"UDP beside FTP", v4(Ipv4{kClient, kFtpVip, 17}(l4(1, 5000))), To::kernel},
+      {"high port of a VIP without FTP", v4(Ipv4{kClient, kVip}(l4(1, 5000))), To::kernel},
+      {"any port of a server", v4(out(l4(22, 1))), To::workers},
+      {"of a server to the director", v4(Ipv4{kWholeServer, kLocal}(l4(22, 1))), To::kernel},
+      {"UDP of that server", v4(Ipv4{kWholeServer, kClient, 17}(l4(22, 1))), To::kernel},
+  };
+}
+
+std::vector<Case> fullnat_cases() {
+  const Ipv4 back{kFullnatServer, kPool};
+  const Bytes sent = Ipv4{kPool, kFullnatServer}(l4(5000, 8080)).substr(0, 28);
+  const Bytes own = Ipv4{kPool, kFullnatServer}(l4(900, 8080)).substr(0, 28);
+  const Ipv4 router{"10.0.1.9", kPool, 1};
+  return {
+      {"reply to a local address", v4(back(l4(8080, 5000))), To::workers},
+      {"lowest port", v4(back(l4(8080, 1024))), To::workers},
+      {"below the ports of fullnat", v4(back(l4(8080, 1023))), To::kernel},
+      {"another port of the server", v4(back(l4(22, 5000))), To::kernel},
+      {"to a client", v4(Ipv4{kFullnatServer, kClient}(l4(8080, 5000))), To::kernel},
+      {"to the director", v4(Ipv4{kFullnatServer, kLocal}(l4(8080, 5000))), To::kernel},
+      {"of somebody else", v4(Ipv4{kClient, kPool}(l4(8080, 5000))), To::kernel},
+      {"of a nat server", v4(Ipv4{kServer, kPool}(l4(8080, 5000))), To::kernel},
+      {"fragment", v4(Ipv4{kFullnatServer, kPool, 6, 100}("payload")), To::workers},
+      {"fragment to a client", v4(Ipv4{kFullnatServer, kClient, 6, 100}("payload")), To::kernel},
+      {"ICMP error", v4(router(icmp(3, sent))), To::workers},
+      {"ICMP error of the director's own", v4(router(icmp(3, own))), To::kernel},
+  };
+}
+
+std::vector<Case> mark_cases() {
+  const Ipv4 in{kClient, kMarked};
+  const Bytes quoted = Ipv4{kMarked, kClient}(l4(80, 40000)).substr(0, 28);
+  const Ipv6 six{kClient6, "2001:db8:f:1::5", 17};
+  return {
+      {"marked", v4(in(l4(40000, 80))), To::workers},
+      {"last port", v4(in(l4(40000, 81))), To::workers},
+      {"beyond the ports", v4(in(l4(40000, 82))), To::kernel},
+      {"below the source ports", v4(in(l4(1023, 80))), To::kernel},
+      {"another protocol", v4(Ipv4{kClient, kMarked, 17}(l4(40000, 80))), To::kernel},
+      {"another destination", v4(Ipv4{kClient, "203.0.114.5"}(l4(40000, 80))), To::kernel},
+      {"exempt by an earlier rule", v4(Ipv4{"198.51.100.70", kMarked}(l4(40000, 80))), To::kernel},
+      {"by the last rule", v4(Ipv4{"198.51.100.9", kClient, 17}(l4(1, 9))), To::workers},
+      {"not by the last rule", v4(Ipv4{"198.51.100.8", kClient, 17}(l4(1, 9))), To::kernel},
+      {"fragment", v4(Ipv4{kClient, kMarked, 6, 100}("payload")), To::workers},
+      {"first fragment, other port", v4(Ipv4{kClient, kMarked, 6, 0x2000}(l4(1, 9))), To::workers},
+      {"fragment of another protocol", v4(Ipv4{kClient, kMarked, 17, 100}("x")), To::kernel},
+      {"IPv6", v6(six(l4(1, 2))), To::workers},
+      {"another prefix", v6(Ipv6{kClient6, "2001:db8:e::5", 17}(l4(1, 2))), To::kernel},
+      {"IPv6 fragment", v6(Ipv6{kClient6, "2001:db8:f::5", 44}(fragment_header(17, 80) + "x")),
+       To::workers},
+      {"error that quotes an answer", v4(Ipv4{kClient, kMarked, 1}(icmp(3, quoted))), To::workers},
+      {"a service all the same", v4(Ipv4{kClient, kVip}(kSyn)), To::workers},
+  };
+}
+
+TEST_F(SteeringTest, ServicesAndServersWithManyPorts) {
+  FakeDriver* started = nullptr;
+  const std::unique_ptr<Steering> steering = start(started);
+  const std::unique_ptr<FakeDriver> driver(started);
+  ASSERT_EQ(steering->update(extended_state(), kLabMacs), absl::OkStatus());
+  check(*driver, many_port_cases());
+  check(*driver, fullnat_cases());
+  check(*driver, ipv4_error_cases());
+  // And when these are gone again, the look-ups for them are.
+  SteeringState state = lab_state();
+  state.servers.pop_back();
+  ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+  check(*driver, ipv4_cases());
+  EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kFtpVip}(l4(1, 5000)))), XDP_PASS);
+}
+
+TEST_F(SteeringTest, RulesForMarksAreReplacedWhole) {
+  FakeDriver* started = nullptr;
+  const std::unique_ptr<Steering> steering = start(started);
+  const std::unique_ptr<FakeDriver> driver(started);
+  SteeringState state = lab_state();
+  for (int round = 0; round < 3; ++round) {
+    state.mark_rules = lab_rules();
+    ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+    check(*driver, mark_cases());
+    check(*driver, ipv6_cases());
+    state.mark_rules.clear();
+    ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+    EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kMarked}(l4(40000, 80)))),
+              XDP_PASS);
+  }
+  state.mark_rules.assign(Steering::kMaxMarkRules, lab_rules().front());
+  state.mark_rules.back() = lab_rules()[1];
+  ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+  EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kMarked}(l4(40000, 80)))), XDP_DROP);
+  state.mark_rules.push_back(lab_rules()[1]);
+  EXPECT_EQ(steering->update(state, kLabMacs).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(SteeringTest, TruncatedFramesGoToTheKernel) {

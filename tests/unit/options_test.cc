@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The settings file, with its section of what can be changed at run time.
+#include "control/options.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+namespace weir {
+namespace {
+
+class OptionsTest : public testing::Test {
+ protected:
+  OptionsTest() : path_(testing::TempDir() + "weir-options-" + std::to_string(getpid()) + ".ini") {}
+  ~OptionsTest() override { std::remove(path_.c_str()); }
+
+  absl::StatusOr<std::optional<Options>> parse(const std::string& file) const {
+    std::ofstream(path_) << file;
+    const std::array arguments = {"weir", "--settings", path_.c_str(), "--workers", "3"};
+    return parse_options(static_cast<int>(arguments.size()), arguments.data());
+  }
+
+ private:
+  std::string path_;
+};
+
+TEST_F(OptionsTest, the_file_has_options_and_a_section_of_settings) {
+  const auto parsed = parse(
+      "# a comment\n"
+      "port = eth1\n"
+      "port = eth2\n"
+      "workers = 2\n"
+      "[settings]\n"
+      "sloppy_tcp = 1\n"
+      "conn_reuse_mode = 0\n"
+      "drop_entry = 1\n");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const Options& options = parsed->value();
+  EXPECT_EQ(options.ports, (std::vector<std::string>{"eth1", "eth2"}));
+  EXPECT_EQ(options.workers, 3U) << "the command line comes first";
+  const std::vector<std::pair<std::string, std::string>> expected = {
+      {"sloppy_tcp", "1"}, {"conn_reuse_mode", "0"}, {"drop_entry", "1"}};
+  EXPECT_EQ(options.changed_settings, expected);
+}
+
+TEST_F(OptionsTest, what_is_neither_is_named) {
+  for (const char* file :
+       {"port = eth1\nsloppy_tcp = 1\n", "port = eth1\n[other]\nsloppy_tcp = 1\n",
+        "[settings]\n[other]\nport = eth1\n"}) {
+    const auto parsed = parse(file);
+    ASSERT_FALSE(parsed.ok()) << file;
+    EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
+    const std::string message(parsed.status().message());
+    EXPECT_NE(message.find("settings file"), std::string::npos) << message;
+    EXPECT_NE(message.find(message.find("other") == std::string::npos ? "sloppy_tcp" : "other."),
+              std::string::npos)
+        << message;
+  }
+}
+
+}  // namespace
+}  // namespace weir
