@@ -322,6 +322,7 @@ void Director::update_steering() {
   SteeringState state;
   state.services = services_->steered_services();
   state.servers = services_->steered_servers();
+  state.tunnel_servers = services_->steered_tunnel_servers();
   state.fullnat_servers = services_->steered_fullnat_servers();
   state.fullnat_addresses = services_->steered_local_addresses();
   state.ftp_addresses = services_->steered_ftp_addresses();

@@ -200,9 +200,9 @@ void Services::replace_schedulers(ServiceRecord& service) {
   }
 }
 
-Candidate Services::candidate_of(const Server& server) const {
+Candidate Services::candidate_of(const ServiceRecord& service, const Server& server) const {
   return {.slot = server.slot,
-          .weight = server.spec.weight,
+          .weight = present_weight(service, server),
           .last_weight = server.last_weight,
           .generation = server_generations_[server.slot]};
 }
@@ -210,7 +210,7 @@ Candidate Services::candidate_of(const Server& server) const {
 std::vector<Candidate> Services::candidates_of(const ServiceRecord& service) const {
   std::vector<Candidate> list;
   list.reserve(service.servers.size());
-  for (const auto& server : service.servers) list.push_back(candidate_of(*server));
+  for (const auto& server : service.servers) list.push_back(candidate_of(service, *server));
   return list;
 }
 
@@ -256,7 +256,7 @@ RealServer Services::describe(const ServiceRecord& service, const Server& server
   next.available = server.available && !service.removed;
   next.tunnel = {server.spec.tunnel, server.spec.tunnel_checksum,
                  Be16::from_host(server.spec.tunnel_port)};
-  next.weight = server.spec.weight;
+  next.weight = present_weight(service, server);
   next.slot = server.slot;
   next.generation = server_generations_[server.slot];
   next.service = service.slot;
@@ -324,7 +324,6 @@ void Services::rebuild(ServiceRecord& service) {
   next->client_address = service.options.client_address;
   next->gone_server = service.options.gone_server;
   next->idle_timeout = service.options.idle_timeout;
-  next->slow_start = service.options.slow_start;
   give_local_addresses(service, *next);
   next->schedulers = service.schedulers;
   next->first_edit = service.first_edit;
@@ -338,7 +337,7 @@ void Services::note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t po
   const std::vector<Candidate> list = candidates_of(service);
   for (WorkerScheduler& state : *service.schedulers) state.scheduler->reserve(list.size());
   service.edits.push_back(
-      make_edit(kind, static_cast<std::uint32_t>(position), candidate_of(server), list));
+      make_edit(kind, static_cast<std::uint32_t>(position), candidate_of(service, server), list));
   edited_.insert(service.slot);
 }
 
@@ -573,6 +572,7 @@ absl::Status Services::add_server(const ServiceKey& key, const ServerSpec& asked
   }
   const ServerSpec before = std::exchange(server->spec, spec);
   server->last_weight = spec.weight;
+  start_slowly(*service, *server);
   change_thresholds(*server, before);
   place_server(*service, std::move(server));
   const RealServer& placed = *service->servers.front()->published;
@@ -599,6 +599,7 @@ absl::Status Services::edit_server(const ServiceKey& key, const ServerSpec& aske
   Server& server = *service->servers[position];
   const ServerSpec before = std::exchange(server.spec, spec);
   if (spec.weight != 0) server.last_weight = spec.weight;
+  if (before.weight == 0) start_slowly(*service, server);
   const bool mode_changed = before.mode != spec.mode;
   change_thresholds(server, before);
   rebuild(*service, server);
@@ -728,6 +729,9 @@ bool Services::collect_service(ServiceRecord& service) {
 void Services::housekeeping() {
   publisher_.reclaim();
   forget_replayed_edits();
+  bool changed = false;
+  for (const auto& [key, service] : records_) changed = advance_slow_starts(*service) || changed;
+  if (changed) publish();
   bool freed = false;
   for (auto at = records_.begin(); at != records_.end();) {
     ServiceRecord& service = *at->second;

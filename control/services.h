@@ -77,6 +77,7 @@ class Services final : public ServiceTable {
   std::vector<SteeringKey> steered_services() const;
   std::vector<SteeringKey> steered_servers() const;
   std::vector<SteeringKey> steered_fullnat_servers() const;
+  std::vector<IpAddress> steered_tunnel_servers() const;
   std::vector<IpAddress> steered_local_addresses() const;
   // Where data connections of FTP go, beside the service itself.
   std::vector<IpAddress> steered_ftp_addresses() const;
@@ -122,6 +123,9 @@ class Services final : public ServiceTable {
     ServerSpec spec;
     ServerSlot slot = 0;
     std::int32_t last_weight = 0;  // of its weights the last above 0, or that of its addition
+    // Slow start: its weight grows from here on.
+    bool starting = false;
+    std::uint32_t start_tick = 0;
     bool available = true;
     // Replies of its connections pass because it is, or was, nat or fullnat; from all of its ports.
     bool replies_to_clients = false;
@@ -166,7 +170,11 @@ class Services final : public ServiceTable {
   absl::Status check_local_addresses(const ServiceKey& key, const ServerSpec& spec) const;
   // Changes of the model, each followed by publish().
   void replace_schedulers(ServiceRecord& service);
-  Candidate candidate_of(const Server& server) const;
+  // Slow start.
+  void start_slowly(const ServiceRecord& service, Server& server);
+  std::int32_t present_weight(const ServiceRecord& service, const Server& server) const;
+  bool advance_slow_starts(ServiceRecord& service);
+  Candidate candidate_of(const ServiceRecord& service, const Server& server) const;
   std::vector<Candidate> candidates_of(const ServiceRecord& service) const;
   static SchedulerOptions scheduler_options(const ServiceRecord& service);
   static std::shared_ptr<const LookupTable> table_of(const ServiceRecord& service,

@@ -38,7 +38,6 @@ absl::Status Services::set_service_option(const ServiceKey& key, const ServiceOp
   if (service == nullptr) return no_service();
   ServiceOptions next = service->options;
   if (auto status = set_option(next, option); !status.ok()) return status;
-  if (next.slow_start != 0) return absl::UnimplementedError("weir does not do slow start yet");
   if (next.table_size != service->options.table_size) {
     SchedulerOptions scheduler = scheduler_options(*service);
     scheduler.table_size = next.table_size;
@@ -48,6 +47,42 @@ absl::Status Services::set_service_option(const ServiceKey& key, const ServiceOp
   rebuild(*service);
   publish();
   return absl::OkStatus();
+}
+
+// ---- Slow start: a real server that comes, or comes back, takes up its weight bit by bit ----
+
+void Services::start_slowly(const ServiceRecord& service, Server& server) {
+  server.starting = service.options.slow_start != 0 && server.spec.weight > 1;
+  server.start_tick = clock_();
+}
+
+std::int32_t Services::present_weight(const ServiceRecord& service, const Server& server) const {
+  const std::int32_t weight = server.spec.weight;
+  if (!server.starting || weight <= 1) return weight;
+  const std::uint64_t whole = std::uint64_t{service.options.slow_start} * kTicksPerSecond;
+  const std::uint64_t passed = clock_() - server.start_tick;
+  if (passed >= whole) return weight;
+  const auto share = static_cast<std::int32_t>(static_cast<std::uint64_t>(weight) * passed / whole);
+  return std::max(share, 1);
+}
+
+// In at most kSteps steps, each of them an edit to the schedulers. True: a weight has changed.
+bool Services::advance_slow_starts(ServiceRecord& service) {
+  constexpr std::int32_t kSteps = 32;
+  bool changed = false;
+  for (std::size_t position = 0; position < service.servers.size(); ++position) {
+    Server& server = *service.servers[position];
+    if (!server.starting) continue;
+    const std::int32_t weight = present_weight(service, server);
+    const bool done = weight == server.spec.weight;
+    if (!done && (weight - server.published->weight) * kSteps < server.spec.weight) continue;
+    if (done) server.starting = false;
+    rebuild(service, server);
+    note_edit(service, Edit::Kind::change, position, server);
+    changed = true;
+  }
+  if (changed) rebuild(service);
+  return changed;
 }
 
 // ---- Local addresses ----
@@ -269,6 +304,16 @@ std::vector<SteeringKey> Services::steered_servers() const {
 
 std::vector<SteeringKey> Services::steered_fullnat_servers() const {
   return reply_sources(&Server::replies_to_local_addresses);
+}
+
+std::vector<IpAddress> Services::steered_tunnel_servers() const {
+  std::vector<IpAddress> addresses;
+  for (const auto& [key, service] : records_) {
+    for (const auto& server : service->servers) {
+      if (server->spec.mode == ForwardMode::tun) addresses.push_back(server->spec.address);
+    }
+  }
+  return addresses;
 }
 
 std::vector<IpAddress> Services::steered_local_addresses() const {

@@ -266,6 +266,9 @@ struct Wanted {
     for (const IpAddress& address : state.fullnat_addresses) {
       addresses[address_bytes(address)] |= WEIR_POOL;
     }
+    for (const IpAddress& address : state.tunnel_servers) {
+      addresses[address_bytes(address)] |= WEIR_TUNNEL_SERVER;
+    }
     for (const SteeringRule& rule : state.mark_rules) rules.push_back(to_entry(rule));
     for (const MacAddress& mac : own_macs) macs.emplace(mac.bytes, weir_present{1});
   }

@@ -48,6 +48,7 @@ struct SteeringState {
   std::vector<SteeringKey> services;         // whose VIP is an address of this host
   std::vector<SteeringKey> servers;          // real servers of nat services
   std::vector<IpAddress> local_addresses;    // of this host, VIPs left out
+  std::vector<IpAddress> tunnel_servers;     // errors about their tunnels
   std::vector<SteeringKey> fullnat_servers;  // replies to the addresses below
   std::vector<IpAddress> fullnat_addresses;  // that fullnat sends from
   std::vector<IpAddress> ftp_addresses;      // VIPs that data connections of FTP come to

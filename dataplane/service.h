@@ -105,8 +105,6 @@ struct Service {
   std::uint32_t idle_timeout = 0;
   SchedulerOptions scheduler_options;
   std::shared_ptr<const LookupTable> table;  // of `candidates`; null where they need none
-  // Seconds over which a new real server comes to its full weight; 0: it begins with it.
-  std::uint32_t slow_start = 0;
   // Fullnat: the director's own ends towards real servers. Of each family the service's own or,
   // where it has none, those for all services. Never null.
   std::shared_ptr<const LocalAddresses> local_addresses;

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <ctime>
 
 #include "dataplane/admission.h"
@@ -324,7 +325,12 @@ void Worker::drop(rte_mbuf* frame, Outcome reason) noexcept {
 }
 
 void Worker::hand_over(const Packet& packet) noexcept {
-  const HandedOver handed{frame_of(packet), packet.errand, packet.largest_fragment};
+  HandedOver handed;
+  // The ring copies words, holes included.
+  std::memset(static_cast<void*>(&handed), 0, sizeof handed);
+  handed.frame = frame_of(packet);
+  handed.errand = packet.errand;
+  handed.largest_fragment = packet.largest_fragment;
   if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) return;
   forget_answer(state_, packet);
   drop(handed.frame, Outcome::drop_owner_ring_full);

@@ -357,6 +357,13 @@ static __always_inline bool is_error(__u32 family, __u8 type) {
          type == ICMP_PARAMETER_PROBLEM;
 }
 
+// IPIP and GRE have no ports, GUE is UDP. What is a host's own after all, comes back to the kernel.
+static __always_inline bool quotes_tunnel(const struct packet* quoted) {
+  const __u16 protocol = quoted->source.protocol;
+  return (protocol == 0 || protocol == IPPROTO_UDP) &&
+         roles_of(&quoted->destination) & WEIR_TUNNEL_SERVER;
+}
+
 // An ICMP error quotes a packet that its receiver sent: from a service, or from the workers to a
 // real server. Seen from there, the quoted packet's destination is who sends.
 static __always_inline bool by_quotation(const struct packet* packet,
@@ -369,6 +376,7 @@ static __always_inline bool by_quotation(const struct packet* packet,
   struct packet quoted = {
       .data = packet->data, .end = packet->end, .next = packet->next + sizeof *icmp};
   const enum kind kind = family == 6 ? read_ipv6(&quoted) : read_ipv4(&quoted);
+  if (quotes_tunnel(&quoted)) return true;
   if (kind != WHOLE && kind != FIRST_FRAGMENT) return false;
   if (is_service(&quoted.source, config->extras)) return true;
   if (is_reply(&quoted.destination, &quoted.source, config->extras)) return true;

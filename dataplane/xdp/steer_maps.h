@@ -31,6 +31,7 @@ enum weir_address_role {
   WEIR_LOCAL = 4,           /* the director's own and no VIP: the kernel keeps what goes there */
   WEIR_POOL = 8,            /* fullnat sends from it: its replies are for the workers */
   WEIR_FULLNAT_SERVER = 16, /* a fullnat real server's: fragments from it to a pool likewise */
+  WEIR_TUNNEL_SERVER = 32,  /* a tunnel's real server: errors about its tunnel are the workers' */
 };
 
 /* Ports of a pool's addresses that fullnat uses: from the first to the last. */

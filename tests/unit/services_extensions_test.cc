@@ -119,8 +119,32 @@ TEST_F(ServicesExtensionsTest, options_reach_the_workers_and_are_listed_where_no
     listed.push_back(option.name + "=" + option.value);
   }
   EXPECT_THAT(listed, ElementsAre("client-address=toa", "gone-server=reset"));
-  EXPECT_EQ(services().set_service_option(kWeb, {"slow-start", "30"}).code(),
-            StatusCode::kUnimplemented);
+}
+
+TEST_F(ServicesExtensionsTest, a_returning_server_takes_up_its_weight_bit_by_bit) {
+  must(services().add_service(spec_of(kWeb)));
+  must(services().set_service_option(kWeb, {"slow-start", "100"}));
+  ServerSpec server = test::server_spec("10.2.0.1", 8080, ForwardMode::nat, 1000);
+  must(services().add_server(kWeb, server));
+  EXPECT_EQ(published("10.2.0.1").weight, 1);
+  lab_.pass_seconds(50);
+  lab_.settle();
+  EXPECT_NEAR(published("10.2.0.1").weight, 500, 10);
+  EXPECT_EQ(services().find(kWeb)->servers[0].spec.weight, 1000) << "what was asked for is listed";
+  lab_.pass_seconds(51);
+  lab_.settle();
+  EXPECT_EQ(published("10.2.0.1").weight, 1000);
+  server.weight = 0;
+  must(services().edit_server(kWeb, server));
+  EXPECT_EQ(published("10.2.0.1").weight, 0);
+  server.weight = 1000;
+  must(services().edit_server(kWeb, server));
+  EXPECT_EQ(published("10.2.0.1").weight, 1);
+  server.weight = 10;
+  must(services().edit_server(kWeb, server));
+  lab_.pass_seconds(101);
+  lab_.settle();
+  EXPECT_EQ(published("10.2.0.1").weight, 10);
 }
 
 TEST_F(ServicesExtensionsTest, options_survive_an_edit_and_end_with_the_service) {
