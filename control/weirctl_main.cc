@@ -42,8 +42,8 @@ Usage: weirctl [--socket PATH] COMMAND
                                                                 server
                               idle-timeout SECONDS              of established connections; 0: the
                                                                 global one
-                              slow-start SECONDS                in which a real server that comes, or
-                                                                comes back, takes up its weight
+                              slow-start SECONDS                in which a real server that comes
+                                                                takes up its weight
                               table-size N                      of mh and conhash; 0: its default
   add local-address ADDRESS|FIRST-LAST|PREFIX [SERVICE]
   delete local-address ADDRESS|FIRST-LAST|PREFIX [SERVICE]

@@ -18,7 +18,6 @@ namespace json = boost::json;
 
 constexpr std::size_t kEthernet = 14;
 constexpr std::uint16_t kClientSide = 0;
-constexpr std::uint16_t kServerSide = 1;
 constexpr std::uint16_t kPort = 53;
 
 std::string text(const json::value& value) { return json::value_to<std::string>(value); }

@@ -144,25 +144,26 @@ TEST_P(FullNat, without_a_free_local_port_the_packet_is_dropped_by_name) {
   add_service(lab.services(), key);
   must(lab.services().add_server(key, server_spec(GetParam().server, 8080, ForwardMode::fullnat)));
   std::uint32_t opened = 0;
-  Forwarded last;
   for (std::uint32_t i = 0; i < 64000; ++i) {
     const bool v4 = GetParam().vip == kIpv4.vip;
     const std::string host =
         v4 ? "10.1." + std::to_string(i / 250) + "." + std::to_string(i % 250 + 1)
            : "2001:db8:1::" + std::to_string(i / 250 + 1) + ":" + std::to_string(i % 250 + 1);
-    last = lab.send(client_udp({host, 5000, GetParam().vip, 80}));
-    if (last.outcome != Outcome::fullnat_to_server) break;
-    ++opened;
+    const Forwarded sent = lab.send(client_udp({host, 5000, GetParam().vip, 80}));
+    opened += sent.outcome == Outcome::fullnat_to_server ? 1U : 0U;
+    if (sent.outcome != Outcome::fullnat_to_server) {
+      ASSERT_EQ(sent.outcome, Outcome::drop_no_local_port);
+    }
   }
   EXPECT_GE(opened, 60000U);
-  EXPECT_EQ(last.outcome, Outcome::drop_no_local_port);
+  EXPECT_LT(opened, 64000U);
   EXPECT_GE(lab.worker().own().local_address_exhausted.read(), 1U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FullNat, testing::Values(kIpv4, kIpv6, kNat64, kNat46),
-                         [](const testing::TestParamInfo<Families>& info) {
-                           const bool v4 = info.param.client == kIpv4.client;
-                           const bool server4 = info.param.server == kIpv4.server;
+                         [](const testing::TestParamInfo<Families>& instance) {
+                           const bool v4 = instance.param.client == kIpv4.client;
+                           const bool server4 = instance.param.server == kIpv4.server;
                            return std::string(v4 ? "ipv4_to_" : "ipv6_to_") +
                                   (server4 ? "ipv4" : "ipv6");
                          });

@@ -120,20 +120,19 @@ TEST(ApiServer, ClientBeyondTheLimitOfSessionsIsServedWhenOthersLeave) {
 class Heartbeat {
  public:
   explicit Heartbeat(boost::asio::io_context& io) : io_(io) { beat(); }
-  // Beats so far, once the io_context has stopped it.
+  // Beats so far, once the last one is over.
   int stop() {
-    std::promise<int> beats;
-    boost::asio::post(io_, [&] {
-      running_ = false;
-      beats.set_value(beats_);
-    });
-    return beats.get_future().get();
+    boost::asio::post(io_, [this] { running_ = false; });
+    return ended_.get_future().get();
   }
 
  private:
   void beat() {
     boost::asio::post(io_, [this] {
-      if (!running_) return;
+      if (!running_) {
+        ended_.set_value(beats_);
+        return;
+      }
       ++beats_;
       beat();
     });
@@ -142,6 +141,7 @@ class Heartbeat {
   boost::asio::io_context& io_;
   bool running_ = true;
   int beats_ = 0;
+  std::promise<int> ended_;
 };
 
 TEST(ApiServer, LongListingLeavesTheThreadToOthersInBetween) {
