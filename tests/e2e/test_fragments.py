@@ -30,7 +30,7 @@ def exchange(sender, size):
     return name.decode()
 
 
-@combinations(('nat', 'dr', 'tun'), (4, 6), (1, 2))
+@combinations(('nat', 'dr', 'tun', 'fullnat'), (4, 6), (1, 2))
 def test_large_datagrams(mode, family, workers):
     """Ten clients: each one's datagrams, large and small, reach one server and come back."""
     with running('af_xdp', mode, worker_options(workers)) as lab:

@@ -6,9 +6,9 @@ from lab import CLIENT, lan_address, with_port
 
 
 NFT = f"""
-add table ip masquerade
-add chain ip masquerade out {{ type nat hook postrouting priority 100; }}
-add rule ip masquerade out ip daddr {CLIENT[4]} masquerade
+add table ip translation
+add chain ip translation out {{ type nat hook postrouting priority 100; }}
+add rule ip translation out ip daddr {CLIENT[4]} masquerade
 """
 
 
