@@ -305,9 +305,9 @@ void rewrite_to_client(WorkerState& worker, const Snapshot& snapshot, Packet& pa
   packet.outcome = Outcome::nat_to_client;
   if (connection.mode() != ForwardMode::fullnat) return;
   rewrite_destination(packet, connection.client, connection.client_port);
-  const bool told = connection.protocol == Protocol::tcp &&
-                    !take_back(snapshot, connection, table.shift(packet.connection), packet);
-  packet.outcome = told ? Outcome::drop_stray_syn_ack : Outcome::fullnat_to_client;
+  const bool stray = connection.protocol == Protocol::tcp &&
+                     !take_back(snapshot, connection, table.shift(packet.connection), packet);
+  packet.outcome = stray ? Outcome::drop_stray_syn_ack : Outcome::fullnat_to_client;
 }
 
 template <class Address>
@@ -388,9 +388,9 @@ void forward_translated(WorkerState& worker, const Snapshot& snapshot, Packet& p
   if (!may_forward<Address>(worker, snapshot, packet, mtu_of(snapshot, packet), growth)) return;
   packet.outcome = translate_to_client(worker, connection, packet);
   if (packet.decided()) return;
-  const bool told = connection.protocol == Protocol::tcp &&
-                    !take_back(snapshot, connection, table.shift(index), packet);
-  packet.outcome = told ? Outcome::drop_stray_syn_ack : Outcome::fullnat_to_client;
+  const bool stray = connection.protocol == Protocol::tcp &&
+                     !take_back(snapshot, connection, table.shift(index), packet);
+  packet.outcome = stray ? Outcome::drop_stray_syn_ack : Outcome::fullnat_to_client;
 }
 
 // ---- ICMP errors about connections ----
@@ -398,9 +398,10 @@ void forward_translated(WorkerState& worker, const Snapshot& snapshot, Packet& p
 namespace {
 
 // What weir has added to the packet that an error towards the client quotes.
-template <class Address, class Quoted>
+// Quoted: of the error's family, which translation changes.
+template <class Quoted, class Address>
 void take_back_quoted(const Connection<Address>& connection, const SequenceShift& shift,
-                      const Packet& packet, QuoteRewrite<Quoted>& to) noexcept {
+                      const Packet& packet, QuoteRewrite<Address>& to) noexcept {
   if (is_active(shift)) {
     const std::uint32_t sequence = quoted_sequence<Quoted>(packet);
     to.sequence_change = client_sequence(shift, sequence) - sequence;
@@ -420,7 +421,7 @@ void error_through_nat(WorkerState& worker, Packet& packet) noexcept {
   }
   auto to = error_to_client(connection);
   if (connection.mode() == ForwardMode::fullnat) {
-    take_back_quoted(connection, table.shift(packet.connection), packet, to);
+    take_back_quoted<Address>(connection, table.shift(packet.connection), packet, to);
   }
   rewrite_quote(packet, to);
 }
@@ -488,14 +489,7 @@ void forward_translated_error(WorkerState& worker, const Snapshot& snapshot,
   }
   if (!may_forward<Address>(worker, snapshot, packet, mtu_of(snapshot, packet), 0)) return;
   auto to = error_to_client(connection);
-  const SequenceShift& shift = worker.table<Other>().shift(index);
-  if (is_active(shift)) {
-    const std::uint32_t sequence = quoted_sequence<Address>(packet);
-    to.sequence_change = client_sequence(shift, sequence) - sequence;
-    to.growth = growth(shift);
-  } else {
-    to.growth = static_cast<std::uint16_t>(proxy_overhead(connection));
-  }
+  take_back_quoted<Address>(connection, worker.table<Other>().shift(index), packet, to);
   packet.outcome = translate_error<Other>(worker, packet, to);
   if (!packet.decided()) packet.outcome = Outcome::fullnat_to_client;
 }

@@ -234,8 +234,8 @@ bool starts_anew(const Packet& packet, ConnectionTable<Address>& table,
 }
 
 // What the service wants for the connections of a real server that is gone, where it wants anything
-// but what the settings say for all. With `reset` each end
-// learns of it when it next sends, the client first.
+// but what the settings say for all. With `reset` each end learns of it when it next sends, the
+// client first.
 template <class Address>
 void apply_gone_server_policy(const Snapshot& snapshot, Connection<Address>& connection,
                               Packet& packet) noexcept {

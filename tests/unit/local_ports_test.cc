@@ -19,6 +19,7 @@
 
 #include "dataplane/connection_table.h"
 #include "tests/support/random.h"
+#include "tests/support/sanitizers.h"
 
 namespace weir {
 namespace {
@@ -321,13 +322,7 @@ TYPED_TEST(LocalPortsTest, a_pool_without_addresses_or_ports_gives_nothing) {
 
 // ---- Churn, with a clock that the test moves ----
 
-#if defined(__has_feature)
-#define WEIR_HAS(sanitizer) __has_feature(sanitizer)
-#else
-#define WEIR_HAS(sanitizer) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    WEIR_HAS(address_sanitizer) || WEIR_HAS(thread_sanitizer)
+#if defined(WEIR_ADDRESS_SANITIZER) || defined(WEIR_THREAD_SANITIZER)
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "schedulers/scheduler.h"
+#include "tests/support/sanitizers.h"
 
 namespace {
 
@@ -17,13 +18,7 @@ std::atomic<std::uint64_t> allocations{0};
 
 }  // namespace
 
-#if defined(__has_feature)
-#define WEIR_HAS(sanitizer) __has_feature(sanitizer)
-#else
-#define WEIR_HAS(sanitizer) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    WEIR_HAS(address_sanitizer) || WEIR_HAS(thread_sanitizer)
+#if defined(WEIR_ADDRESS_SANITIZER) || defined(WEIR_THREAD_SANITIZER)
 // Sanitizers have an operator new of their own.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
                                                                   std::size_t),
@@ -62,7 +57,11 @@ namespace weir::test {
 namespace {
 
 // The thread sanitizer's operator new calls no hooks.
-constexpr bool kCounts = !(WEIR_HAS(thread_sanitizer));
+#if defined(WEIR_THREAD_SANITIZER)
+constexpr bool kCounts = false;
+#else
+constexpr bool kCounts = true;
+#endif
 
 class Idle final : public LoadView {
  public:

@@ -30,16 +30,12 @@
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
+#include "tests/support/sanitizers.h"
 
-#if defined(__has_feature)
-#define WEIR_HAS(sanitizer) __has_feature(sanitizer)
-#else
-#define WEIR_HAS(sanitizer) 0
+#if defined(WEIR_ADDRESS_SANITIZER) || defined(WEIR_THREAD_SANITIZER)
+#define WEIR_SANITIZED_ALLOCATOR 1
 #endif
-#if defined(__SANITIZE_ADDRESS__) || WEIR_HAS(address_sanitizer)
-#define WEIR_SANITIZED_ALLOCATOR 1
-#elif defined(__SANITIZE_THREAD__) || WEIR_HAS(thread_sanitizer)
-#define WEIR_SANITIZED_ALLOCATOR 1
+#if defined(WEIR_THREAD_SANITIZER)
 #define WEIR_SANITIZED_SYSTEM_CALLS 1
 #endif
 
