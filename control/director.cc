@@ -227,6 +227,7 @@ absl::Status Director::make_workers() {
         .owners = owners_.get(),
         .ipv4 = ConnectionTable<Ipv4Address>(base, capacity, seed, now),
         .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, capacity, seed, now),
+        .own_statistics = record.statistics.get(),
         .statistics = {},
         .now = now,
         .next_ip_id = random_value<std::uint16_t>(),

@@ -633,7 +633,6 @@ bool end_connection(WorkerState& worker, const Snapshot& snapshot, std::uint32_t
   load.connections.add(kMinusOne);
   close_companion(worker, connection);
   table.close(index);
-  worker.closed_in_burst = true;
   if (const RealServer* server = snapshot.servers[slot]) {
     reopen_below_threshold(worker, snapshot, *server);
   }

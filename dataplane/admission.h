@@ -53,6 +53,18 @@ void take_notice(WorkerState& worker, const TemplateNotice& notice) noexcept;
 void count_active(WorkerState& worker, const Snapshot& snapshot, ServiceSlot service,
                   ServerSlot slot, std::uint32_t change) noexcept;
 
+inline void count_packet(WorkerState& worker, ServerSlot slot, Direction direction,
+                         const Packet& packet) noexcept {
+  ServerCounters& counters = worker.own().servers[slot];
+  if (direction == Direction::inbound) {
+    counters.packets_in.add(1);
+    counters.bytes_in.add(packet.ip_length);
+  } else {
+    counters.packets_out.add(1);
+    counters.bytes_out.add(packet.ip_length);
+  }
+}
+
 // Replays the edits of `service` that this worker's scheduler has not seen.
 void replay_edits(WorkerScheduler& state, const Service& service) noexcept;
 

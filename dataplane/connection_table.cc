@@ -1,41 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/connection_table.h"
 
-#include <emmintrin.h>
-
 #include <algorithm>
 #include <bit>
-#include <cstring>
-
-#include "dataplane/net/mix.h"
 
 namespace weir {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x31656c6261547277ULL;  // "wrTable1"
-constexpr std::uint32_t kLayoutVersion = 1;
+constexpr std::uint32_t kLayoutVersion = 2;
 constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
+// The hash spreads well by factors with high bits, which a seed need not have.
+constexpr std::uint64_t kPi = 0x243f6a8885a308d3ULL;
 
 // Records are copied by words, which alias their fields.
 using Word [[gnu::may_alias]] = std::uint64_t;
 
-// One step over an address and a word.
-std::uint64_t mix(const Ipv4Address& address, std::uint64_t word, std::uint64_t seed) noexcept {
-  return multiply_mix(address.value.raw() ^ seed, word ^ kGolden);
-}
-
-std::uint64_t mix(const Ipv6Address& address, std::uint64_t word, std::uint64_t seed) noexcept {
-  return multiply_mix(load<std::uint64_t>(&address.bytes[0]) ^ seed,
-                      load<std::uint64_t>(&address.bytes[8]) ^ word ^ kGolden);
-}
-
 // In fewer buckets too many keys have the same one as both candidates.
 constexpr std::uint64_t kFewestBuckets = 16;
 
-// Room for both keys of every connection at load factor 0.8.
+// Five for 16 connections: both keys of each, at load factor 0.64.
 std::uint32_t buckets_for(std::uint32_t capacity) noexcept {
-  const std::uint64_t keys = std::uint64_t{capacity} * 2;
-  return static_cast<std::uint32_t>(std::max(kFewestBuckets, (keys * 5 / 4 / 8 + 2) / 2 * 2));
+  const std::uint64_t buckets = std::uint64_t{capacity} * 5 / 16;
+  return static_cast<std::uint32_t>(std::max(kFewestBuckets, (buckets + 2) / 2 * 2));
 }
 
 }  // namespace
@@ -54,7 +41,7 @@ ConnectionTable<Address>::ConnectionTable(std::byte* memory, std::uint32_t capac
       buckets_(reinterpret_cast<Bucket*>(memory + sizeof(Header))),
       capacity_(capacity),
       bucket_count_(buckets_for(capacity)),
-      seed_(seed) {
+      seed_{seed[0] ^ kGolden, seed[1] ^ kPi} {
   records_ = reinterpret_cast<Record*>(buckets_ + bucket_count_);
   shifts_ = reinterpret_cast<SequenceShift*>(records_ + capacity_);
   header_->magic = kMagic;
@@ -68,26 +55,6 @@ ConnectionTable<Address>::ConnectionTable(std::byte* memory, std::uint32_t capac
   for (auto& level : header_->wheel) level.fill(kNone);
 }
 
-// The bucket follows from the client's end alone, so that both keys of a nat connection lie side by
-// side, the tag from all the rest.
-template <class Address>
-auto ConnectionTable<Address>::hash(const Key& key) const noexcept -> Hash {
-  const bool inbound = key.direction == Direction::inbound;
-  const Address& client = inbound ? key.source : key.destination;
-  const Address& other = inbound ? key.destination : key.source;
-  const std::uint16_t client_port = (inbound ? key.source_port : key.destination_port).raw();
-  const std::uint16_t other_port = (inbound ? key.destination_port : key.source_port).raw();
-  const std::uint64_t end = mix(client, std::uint64_t{client_port} << 32, seed_[0]);
-  const std::uint64_t rest =
-      mix(other,
-          std::uint64_t{other_port} << 32 | std::uint64_t{load<std::uint16_t>(&key.protocol)} << 48,
-          seed_[1]);
-  const auto tag = static_cast<std::uint16_t>(multiply_mix(end ^ rest, seed_[1]));
-  const auto bucket = static_cast<std::uint32_t>(
-      reduce_range(multiply_mix(end ^ seed_[1], kGolden), bucket_count_));
-  return {bucket ^ static_cast<std::uint32_t>(key.direction), tag == 0 ? std::uint16_t{1} : tag};
-}
-
 template <class Address>
 std::uint32_t ConnectionTable<Address>::other_bucket(std::uint32_t bucket,
                                                      std::uint16_t tag) const noexcept {
@@ -97,28 +64,12 @@ std::uint32_t ConnectionTable<Address>::other_bucket(std::uint32_t bucket,
 }
 
 template <class Address>
-std::uint32_t ConnectionTable<Address>::matching_slots(const Bucket& bucket,
-                                                       std::uint16_t tag) noexcept {
-  static_assert(kSlots == 8);
-  const __m128i tags = _mm_load_si128(reinterpret_cast<const __m128i*>(&bucket.tags));
-  const __m128i equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(static_cast<std::int16_t>(tag)));
-  return static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())));
-}
-
-template <class Address>
-bool ConnectionTable<Address>::matches(std::uint32_t entry, const Key& key) const noexcept {
-  if ((entry & 1U) != static_cast<std::uint32_t>(key.direction)) return false;
-  const Record& record = records_[entry / 2];
-  if (key.direction == Direction::inbound) {
-    // Both addresses, and both ports, lie side by side in the key and in the record.
-    return std::memcmp(&record.client, &key.source, 2 * sizeof(Address)) == 0 &&
-           std::memcmp(&record.client_port, &key.source_port, 2 * sizeof(Be16)) == 0 &&
-           record.protocol == key.protocol;
-  }
+bool ConnectionTable<Address>::matches_reply(const Record& record, const Key& key) noexcept {
   const Key held = reply_key(record);
-  return held.source == key.source && held.destination == key.destination &&
-         held.source_port == key.source_port && held.destination_port == key.destination_port &&
-         held.protocol == key.protocol;
+  // The place may have been taken since by a connection that has no such key.
+  return record.has(kReplyIndexed) && held.source == key.source &&
+         held.destination == key.destination && held.source_port == key.source_port &&
+         held.destination_port == key.destination_port && held.protocol == key.protocol;
 }
 
 template <class Address>
@@ -132,54 +83,22 @@ std::uint32_t ConnectionTable<Address>::search(const Bucket& bucket, std::uint32
 }
 
 template <class Address>
-std::uint32_t ConnectionTable<Address>::find_slowly(const Hash& h, const Key& key) const noexcept {
-  const Bucket& first = buckets_[h.bucket];
-  const std::uint32_t found = search(first, matching_slots(first, h.tag), key);
+std::uint32_t ConnectionTable<Address>::find_slowly(const Lookup& lookup,
+                                                    const Key& key) const noexcept {
+  const Bucket& first = buckets_[lookup.bucket];
+  const std::uint32_t found = search(first, matching_slots(first, lookup.tag), key);
   if (found != kNoConnection || first.overflow == 0) return found;
-  const Bucket& second = buckets_[other_bucket(h.bucket, h.tag)];
-  return search(second, matching_slots(second, h.tag), key);
+  const Bucket& second = buckets_[other_bucket(lookup.bucket, lookup.tag)];
+  return search(second, matching_slots(second, lookup.tag), key);
 }
 
+// What opening the connection will touch.
 template <class Address>
-void ConnectionTable<Address>::find(std::span<const Key* const> keys,
-                                    std::span<std::uint32_t> found) const noexcept {
-  const std::size_t count = keys.size();
-  Hash hashes[kMaxBurst];
-  std::uint32_t entries[kMaxBurst];
-  for (std::size_t i = 0; i < count; ++i) {
-    hashes[i] = hash(*keys[i]);
-    __builtin_prefetch(&buckets_[hashes[i].bucket]);
+void ConnectionTable<Address>::fetch_for_open(const Lookup& lookup) const noexcept {
+  __builtin_prefetch(&buckets_[lookup.bucket ^ 1U]);
+  if (buckets_[lookup.bucket].overflow != 0) {
+    __builtin_prefetch(&buckets_[other_bucket(lookup.bucket, lookup.tag)]);
   }
-  // The first entry whose tag matches is nearly always the one.
-  for (std::size_t i = 0; i < count; ++i) {
-    const Bucket& bucket = buckets_[hashes[i].bucket];
-    const std::uint32_t slots = matching_slots(bucket, hashes[i].tag);
-    entries[i] = kNone;
-    if (slots != 0) {
-      entries[i] = bucket.entries[static_cast<std::size_t>(std::countr_zero(slots))];
-      const auto* record = reinterpret_cast<const char*>(&records_[entries[i] / 2]);
-      __builtin_prefetch(record);
-      if constexpr (sizeof(Record) > 64) __builtin_prefetch(record + 64);
-      continue;
-    }
-    // Should it be opened: where its reply's key goes.
-    __builtin_prefetch(&buckets_[hashes[i].bucket ^ 1U]);
-    if (bucket.overflow != 0) {
-      __builtin_prefetch(&buckets_[other_bucket(hashes[i].bucket, hashes[i].tag)]);
-    }
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    const bool hit = entries[i] != kNone && matches(entries[i], *keys[i]);
-    found[i] = hit ? entries[i] / 2 : find_slowly(hashes[i], *keys[i]);
-  }
-}
-
-template <class Address>
-std::uint32_t ConnectionTable<Address>::find_one(const Key& key) const noexcept {
-  std::uint32_t found = kNoConnection;
-  const Key* const keys[] = {&key};
-  find(keys, {&found, 1});
-  return found;
 }
 
 template <class Address>
@@ -205,19 +124,19 @@ bool ConnectionTable<Address>::place(std::uint32_t at, std::uint16_t tag, std::u
   const auto slot = static_cast<std::size_t>(std::countr_zero(free));
   bucket.tags[slot] = tag;
   bucket.entries[slot] = entry;
-  const auto bit = static_cast<std::uint8_t>(1U << slot);
+  const auto bit = static_cast<std::uint16_t>(1U << slot);
   if (displaced) {
     bucket.displaced |= bit;
     ++buckets_[other_bucket(at, tag)].overflow;
   } else {
-    bucket.displaced &= static_cast<std::uint8_t>(~bit);
+    bucket.displaced &= static_cast<std::uint16_t>(~bit);
   }
   return true;
 }
 
 template <class Address>
 bool ConnectionTable<Address>::insert(const Key& key, std::uint32_t entry) noexcept {
-  const Hash h = hash(key);
+  const Lookup h = hash(key);
   const std::uint32_t second = other_bucket(h.bucket, h.tag);
   if (place(h.bucket, h.tag, entry, false) || place(second, h.tag, entry, true)) return true;
   return make_room(h.bucket, second) &&
@@ -267,7 +186,7 @@ void ConnectionTable<Address>::move_along(std::span<const PathNode> path,
 
 template <class Address>
 void ConnectionTable<Address>::erase(const Key& key, std::uint32_t entry) noexcept {
-  const Hash h = hash(key);
+  const Lookup h = hash(key);
   const std::uint32_t candidates[] = {h.bucket, other_bucket(h.bucket, h.tag)};
   for (const std::uint32_t at : candidates) {
     Bucket& bucket = buckets_[at];
@@ -282,7 +201,8 @@ void ConnectionTable<Address>::erase(const Key& key, std::uint32_t entry) noexce
 }
 
 template <class Address>
-void ConnectionTable<Address>::write_identity(std::uint32_t index, const Record& record) noexcept {
+inline void ConnectionTable<Address>::write_identity(std::uint32_t index,
+                                                     const Record& record) noexcept {
   constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
   Record next = record;
   const auto even = static_cast<std::uint16_t>(records_[index].sequence + 2);

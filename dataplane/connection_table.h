@@ -6,7 +6,7 @@
 //   header | buckets, 64 bytes each | connections, 64 bytes (IPv4) or 128 (IPv6) each | shifts, 8
 //   bytes for each connection, touched by fullnat alone
 //
-//   Bucket: | 8 x 16-bit tag | 8 x 32-bit entry | displaced: bit per slot | overflow | spare |
+//   Bucket: | 10 x 16-bit tag | 10 x 32-bit entry | displaced: bit per slot | overflow |
 //           entry = connection index * 2 + (0: key of the inbound direction, 1: of replies)
 //
 // A key has two candidate buckets, the second computed from the first and the tag alone. The first
@@ -16,21 +16,28 @@
 // second one, so that a miss, and a hit at moderate load, touch one bucket. When both are full,
 // entries are moved breadth-first along a bounded path. The full key is always compared.
 //
-// Cost of find(): one bucket line and one connection line per hit, one bucket line per miss, hidden
-// by prefetching over the burst. Load factor 0.8 when every connection has both keys.
+// Cost of a look-up: one bucket line and one connection line per hit, one bucket line per miss. Its
+// three steps are for bursts: each asks for the line that the next one reads. Load factor 0.64 when
+// every connection has both keys: more, and keys that do not find room in their first bucket would
+// cost opening a second line.
 // Expiry: a hierarchical timing wheel of 3 x 256 slots, intrusive. A later deadline is only written
 // into the connection and honoured when its slot comes up.
 // Not for: iteration in any order that means something; growing (the size is fixed at start).
 #pragma once
 
+#include <emmintrin.h>
+
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 
 #include "dataplane/connection.h"
 #include "dataplane/flow_key.h"
+#include "dataplane/net/mix.h"
 #include "dataplane/sequence_shift.h"
 
 namespace weir {
@@ -50,10 +57,12 @@ class ConnectionTable {
 
   // ---- The owning worker only, from here on ----
 
-  static constexpr std::size_t kMaxBurst = 64;
-  // found[i] becomes the connection of *keys[i] or kNoConnection. At most kMaxBurst keys.
-  void find(std::span<const Key* const> keys, std::span<std::uint32_t> found) const noexcept;
-  std::uint32_t find_one(const Key& key) const noexcept;
+  // The steps of a look-up. Whatever happens to the table between them, find() says what it holds.
+  Lookup start(const Key& key) const noexcept;
+  void fetch(Lookup& lookup) const noexcept;
+  std::uint32_t find(const Lookup& lookup, const Key& key) const noexcept;
+  // All at once.
+  std::uint32_t find_one(const Key& key) const noexcept { return find_slowly(hash(key), key); }
 
   Record& operator[](std::uint32_t index) noexcept { return records_[index]; }
   const Record& operator[](std::uint32_t index) const noexcept { return records_[index]; }
@@ -94,7 +103,7 @@ class ConnectionTable {
   std::optional<Record> read(std::uint32_t index) const noexcept;
 
  private:
-  static constexpr std::size_t kSlots = 8;
+  static constexpr std::size_t kSlots = 10;
   static constexpr std::uint32_t kNone = 0xffffffffU;
   static constexpr std::uint32_t kHeadBit = 0x80000000U;
   static constexpr std::size_t kWheelSlots = 256;
@@ -104,8 +113,8 @@ class ConnectionTable {
   struct alignas(64) Bucket {
     std::array<std::uint16_t, kSlots> tags;  // 0: free
     std::array<std::uint32_t, kSlots> entries;
-    std::uint8_t displaced;  // bit: the slot's key lives in its second bucket
-    std::uint16_t overflow;  // keys of this bucket that live in their second one
+    std::uint16_t displaced;  // bit: the slot's key lives in its second bucket
+    std::uint16_t overflow;   // keys of this bucket that live in their second one
   };
   static_assert(sizeof(Bucket) == 64);
 
@@ -135,21 +144,19 @@ class ConnectionTable {
     std::array<std::array<std::uint32_t, kWheelSlots>, kWheelLevels> wheel;
   };
 
-  struct Hash {
-    std::uint32_t bucket;
-    std::uint16_t tag;
-  };
   struct PathNode {
     std::uint32_t bucket;
     std::uint16_t parent;
     std::uint8_t slot;  // of the parent's bucket, whose entry would move here
   };
 
-  Hash hash(const Key& key) const noexcept;
+  Lookup hash(const Key& key) const noexcept;
   std::uint32_t other_bucket(std::uint32_t bucket, std::uint16_t tag) const noexcept;
   bool matches(std::uint32_t entry, const Key& key) const noexcept;
   std::uint32_t search(const Bucket& bucket, std::uint32_t tag_mask, const Key& key) const noexcept;
-  std::uint32_t find_slowly(const Hash& h, const Key& key) const noexcept;
+  std::uint32_t find_slowly(const Lookup& lookup, const Key& key) const noexcept;
+  void fetch_for_open(const Lookup& lookup) const noexcept;
+  static bool matches_reply(const Record& record, const Key& key) noexcept;
   static std::uint32_t matching_slots(const Bucket& bucket, std::uint16_t tag) noexcept;
 
   bool insert(const Key& key, std::uint32_t entry) noexcept;
@@ -181,6 +188,92 @@ class ConnectionTable {
   std::uint32_t bucket_count_;
   std::array<std::uint64_t, 2> seed_;
 };
+
+// One end of a key. Secrets on both sides of each product, so that nobody can aim at a bucket.
+inline std::uint64_t mix_end(const Ipv4Address& address, std::uint64_t word,
+                             const std::array<std::uint64_t, 2>& seed) noexcept {
+  return multiply_mix(address.value.raw() ^ seed[0], word ^ seed[1]);
+}
+inline std::uint64_t mix_end(const Ipv6Address& address, std::uint64_t word,
+                             const std::array<std::uint64_t, 2>& seed) noexcept {
+  const std::uint64_t mixed = multiply_mix(load<std::uint64_t>(&address.bytes[0]) ^ seed[0],
+                                           load<std::uint64_t>(&address.bytes[8]) ^ seed[1]);
+  return multiply_mix(mixed ^ seed[1], word ^ seed[0]);
+}
+
+// The bucket follows from the client's end alone, so that both keys of a nat connection lie side by
+// side, the tag from all of the key.
+template <class Address>
+inline Lookup ConnectionTable<Address>::hash(const Key& key) const noexcept {
+  const bool inbound = key.direction == Direction::inbound;
+  const Address& client = inbound ? key.source : key.destination;
+  const Address& other = inbound ? key.destination : key.source;
+  const std::uint64_t client_port = (inbound ? key.source_port : key.destination_port).raw();
+  const std::uint64_t other_port = (inbound ? key.destination_port : key.source_port).raw();
+  const std::uint64_t kind = static_cast<std::uint64_t>(key.protocol) << 1U | (inbound ? 0U : 1U);
+  const std::uint64_t end = mix_end(client, client_port, seed_);
+  const std::uint64_t rest = mix_end(other, other_port | kind << 16, seed_);
+  const auto tag = static_cast<std::uint16_t>(end ^ rest);
+  const auto bucket = static_cast<std::uint32_t>(reduce_range(end, bucket_count_));
+  return {bucket ^ static_cast<std::uint32_t>(key.direction), tag == 0 ? std::uint16_t{1} : tag,
+          kNone};
+}
+
+template <class Address>
+inline std::uint32_t ConnectionTable<Address>::matching_slots(const Bucket& bucket,
+                                                              std::uint16_t tag) noexcept {
+  // Tags 0 to 7 and 2 to 9.
+  static_assert(kSlots == 10);
+  const auto* tags = reinterpret_cast<const __m128i*>(bucket.tags.data());
+  const auto* last = reinterpret_cast<const __m128i*>(bucket.tags.data() + 2);
+  const __m128i wanted = _mm_set1_epi16(static_cast<std::int16_t>(tag));
+  const __m128i equal = _mm_packs_epi16(_mm_cmpeq_epi16(_mm_load_si128(tags), wanted),
+                                        _mm_cmpeq_epi16(_mm_loadu_si128(last), wanted));
+  const auto mask = static_cast<std::uint32_t>(_mm_movemask_epi8(equal));
+  return (mask & 0xffU) | mask >> 8U << 2U;
+}
+
+template <class Address>
+inline bool ConnectionTable<Address>::matches(std::uint32_t entry, const Key& key) const noexcept {
+  if ((entry & 1U) != static_cast<std::uint32_t>(key.direction)) return false;
+  const Record& record = records_[entry / 2];
+  if (key.direction == Direction::inbound) {
+    // Both addresses, and both ports, lie side by side in the key and in the record.
+    return std::memcmp(&record.client, &key.source, 2 * sizeof(Address)) == 0 &&
+           std::memcmp(&record.client_port, &key.source_port, 2 * sizeof(Be16)) == 0 &&
+           record.protocol == key.protocol;
+  }
+  return matches_reply(record, key);
+}
+
+template <class Address>
+inline Lookup ConnectionTable<Address>::start(const Key& key) const noexcept {
+  const Lookup lookup = hash(key);
+  __builtin_prefetch(&buckets_[lookup.bucket]);
+  return lookup;
+}
+
+template <class Address>
+inline void ConnectionTable<Address>::fetch(Lookup& lookup) const noexcept {
+  const Bucket& bucket = buckets_[lookup.bucket];
+  const std::uint32_t slots = matching_slots(bucket, lookup.tag);
+  if (slots == 0) {
+    fetch_for_open(lookup);
+    return;
+  }
+  lookup.entry = bucket.entries[static_cast<std::size_t>(std::countr_zero(slots))];
+  const auto* record = reinterpret_cast<const char*>(&records_[lookup.entry / 2]);
+  __builtin_prefetch(record);
+  if constexpr (sizeof(Record) > 64) __builtin_prefetch(record + 64);
+}
+
+template <class Address>
+inline std::uint32_t ConnectionTable<Address>::find(const Lookup& lookup,
+                                                    const Key& key) const noexcept {
+  // What has been closed since then matches no key.
+  if (lookup.entry != kNone && matches(lookup.entry, key)) return lookup.entry / 2;
+  return find_slowly(lookup, key);
+}
 
 template <class Address>
 template <class Visit>

@@ -23,4 +23,11 @@ struct FlowKey {
 static_assert(sizeof(FlowKey<Ipv4Address>) == 14);
 static_assert(sizeof(FlowKey<Ipv6Address>) == 38);
 
+// A connection table's look-up of one key, under way.
+struct Lookup {
+  std::uint32_t bucket;
+  std::uint16_t tag;
+  std::uint32_t entry;  // once fetched: nearly always the key's
+};
+
 }  // namespace weir

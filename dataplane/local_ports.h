@@ -261,17 +261,18 @@ template <class Address>
 std::size_t first_free(const ConnectionTable<Address>& table, const FlowKey<Address>& reply,
                        std::span<const LocalEnd<Address>> ends) noexcept {
   std::array<FlowKey<Address>, LocalPorts::kMaxBatch> keys;
-  std::array<const FlowKey<Address>*, LocalPorts::kMaxBatch> pointers;
-  std::array<std::uint32_t, LocalPorts::kMaxBatch> found;
+  std::array<Lookup, LocalPorts::kMaxBatch> lookups;
   for (std::size_t i = 0; i < ends.size(); ++i) {
     keys[i] = reply;
     keys[i].destination = ends[i].address;
     keys[i].destination_port = ends[i].port;
-    pointers[i] = &keys[i];
+    lookups[i] = table.start(keys[i]);
   }
-  table.find({pointers.data(), ends.size()}, {found.data(), ends.size()});
-  const auto end = found.begin() + static_cast<std::ptrdiff_t>(ends.size());
-  return static_cast<std::size_t>(std::find(found.begin(), end, kNoConnection) - found.begin());
+  for (std::size_t i = 0; i < ends.size(); ++i) table.fetch(lookups[i]);
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    if (table.find(lookups[i], keys[i]) == kNoConnection) return i;
+  }
+  return ends.size();
 }
 
 }  // namespace weir

@@ -43,15 +43,16 @@ struct Packet {
   Family family;               // once encapsulated: of the outer header
   std::uint8_t tcp_flags;      // 0 in all but TCP
   SctpEvent sctp_event;        // of SCTP
+  bool begins;                 // a connection: SYN, INIT
   std::uint8_t hops_left;      // TTL or hop limit
   bool dont_fragment;
+  // An ICMP error: the key is that of the packet that `quote` (its IP header) starts, turned round,
+  // so that it is the key of the error's own direction.
+  bool icmp_error = false;
   // Of a fragment; its `transport` is where its payload begins.
   bool more_fragments;
   std::uint16_t fragment_offset;  // bytes
   std::uint32_t fragment_id;
-  // An ICMP error: the key is that of the packet that `quote` (its IP header) starts, turned round,
-  // so that it is the key of the error's own direction.
-  bool icmp_error = false;
   std::uint8_t* quote;
   union {
     FlowKey<Ipv4Address> ipv4;
@@ -60,6 +61,7 @@ struct Packet {
 
   // Set by classification and look-up.
   ServiceSlot service;
+  Lookup lookup;
   std::uint32_t connection;
   std::uint16_t owner;  // worker, for Outcome::handed_to_owner
   // Of a packet without a connection (one-packet scheduling): where it goes.

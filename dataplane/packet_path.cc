@@ -1,47 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every step works on the whole burst and looks only at packets that no earlier step has decided.
+// Three loops over the burst: what a packet is, the connection that it asks for, what becomes of
+// it. Each asks for the cache lines that the next one reads, for the whole burst, because a miss
+// takes longer than a dozen packets.
 #include "dataplane/packet_path.h"
 
-#include <algorithm>
 #include <array>
 
 #include "dataplane/admission.h"
 #include "dataplane/client_address.h"
 #include "dataplane/drop_entry.h"
-#include "dataplane/forward.h"
+#include "dataplane/forward_error.h"
+#include "dataplane/fullnat.h"
 #include "dataplane/parse.h"
+#include "dataplane/path_mtu.h"
 #include "dataplane/rewrite.h"
+#include "dataplane/router.h"
+#include "dataplane/tunnel.h"
 #include "dataplane/tunnel_error.h"
 
 namespace weir {
 namespace {
 
-// The packets of one family that no step has decided yet.
-template <class Address>
-class Batch {
- public:
-  void add(Packet& packet) noexcept { packets_[count_++] = &packet; }
-  Packet** begin() noexcept { return packets_.data(); }
-  Packet** end() noexcept { return packets_.data() + count_; }
-  std::size_t size() const noexcept { return count_; }
-  bool empty() const noexcept { return count_ == 0; }
-
-  // Calls visit(packet) for each and forgets those that it decides.
-  template <class Visit>
-  void narrow(Visit&& visit) noexcept {
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < count_; ++i) {
-      visit(*packets_[i]);
-      packets_[kept] = packets_[i];
-      kept += packets_[i]->decided() ? 0U : 1U;
-    }
-    count_ = kept;
+// Calls step.operator()<Address>() for a packet that no step has decided yet.
+template <class Step>
+inline void with_family(const Packet& packet, Step&& step) noexcept {
+  if (packet.decided()) return;
+  if (packet.family == Family::ipv4) {
+    step.template operator()<Ipv4Address>();
+  } else {
+    step.template operator()<Ipv6Address>();
   }
-
- private:
-  std::array<Packet*, kMaxBurst> packets_;
-  std::size_t count_ = 0;
-};
+}
 
 void count_outcome(WorkerState& worker, Outcome outcome, std::uint64_t times) noexcept {
   worker.own().outcomes[static_cast<std::size_t>(outcome)].add(times);
@@ -98,27 +87,17 @@ void look_into_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   if (!reply) unwrap_tunnel_error(packet);
 }
 
-void parse(WorkerState& worker, const Snapshot& snapshot, std::span<Packet> burst,
-           Batch<Ipv4Address>& ipv4, Batch<Ipv6Address>& ipv6) noexcept {
-  for (const Packet& packet : burst) __builtin_prefetch(packet.frame);
-  for (Packet& packet : burst) {
-    parse_frame(packet, snapshot.ports->macs[packet.port]);
-    if (packet.outcome == Outcome::fragment) [[unlikely]] {
-      if (packet.family == Family::ipv4) {
-        collect_fragment<Ipv4Address>(worker, snapshot, packet);
-      } else {
-        collect_fragment<Ipv6Address>(worker, snapshot, packet);
-      }
-    }
-    if (packet.icmp_error) [[unlikely]]
-      look_into_tunnel(worker, snapshot, packet);
-    if (packet.decided()) continue;
+void parse(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  parse_frame(packet, snapshot.ports->macs[packet.port]);
+  if (packet.outcome == Outcome::fragment) [[unlikely]] {
     if (packet.family == Family::ipv4) {
-      ipv4.add(packet);
+      collect_fragment<Ipv4Address>(worker, snapshot, packet);
     } else {
-      ipv6.add(packet);
+      collect_fragment<Ipv6Address>(worker, snapshot, packet);
     }
   }
+  if (packet.icmp_error) [[unlikely]]
+    look_into_tunnel(worker, snapshot, packet);
 }
 
 // ---- Classify: to a service, from a real server, or the kernel's ----
@@ -137,63 +116,45 @@ void classify_error(const Snapshot& snapshot, Packet& packet, FlowKey<Address>& 
 }
 
 template <class Address>
-void classify(const Snapshot& snapshot, Batch<Address>& batch) noexcept {
+[[gnu::always_inline]] inline void classify(const Snapshot& snapshot, Packet& packet) noexcept {
   const ServiceIndex& index = *snapshot.index;
-  batch.narrow([&](Packet& packet) {
-    auto& key = packet.key<Address>();
-    // An error has a connection or none; nothing is scheduled for it.
-    if (packet.icmp_error) [[unlikely]] {
-      classify_error(snapshot, packet, key);
-      return;
-    }
-    const std::uint32_t mark = snapshot.marks->mark_of(key, packet.port);
-    // A rule may fit the replies of its own service, too.
-    if (mark != 0 && index.is_reply(key)) {
-      key.direction = Direction::reply;
-      return;
-    }
-    packet.service = index.find_service(key, mark);
-    if (packet.service != ServiceIndex::kNoService) {
-      key.direction = Direction::inbound;
-    } else if (index.is_reply(key)) {
-      key.direction = Direction::reply;
-    } else {
-      packet.outcome = Outcome::kernel_not_a_service;
-    }
-  });
+  auto& key = packet.key<Address>();
+  // An error has a connection or none; nothing is scheduled for it.
+  if (packet.icmp_error) [[unlikely]] {
+    classify_error(snapshot, packet, key);
+    return;
+  }
+  const std::uint32_t mark = snapshot.marks->mark_of(key, packet.port);
+  // A rule may fit the replies of its own service, too.
+  if (mark != 0 && index.is_reply(key)) {
+    key.direction = Direction::reply;
+    return;
+  }
+  packet.service = index.find_service(key, mark);
+  if (packet.service != ServiceIndex::kNoService) {
+    key.direction = Direction::inbound;
+  } else if (index.is_reply(key)) {
+    key.direction = Direction::reply;
+  } else {
+    packet.outcome = Outcome::kernel_not_a_service;
+  }
 }
 
 // ---- Owner: the client's address and port decide which worker has the connection ----
 
 template <class Address>
-void find_owner(const WorkerState& worker, Batch<Address>& batch) noexcept {
-  if (worker.workers == 1) return;
-  batch.narrow([&](Packet& packet) {
-    const auto& key = packet.key<Address>();
-    const bool inbound = key.direction == Direction::inbound;
-    if (packet.errand.kind == Errand::Kind::question) {
-      if (inbound) return;
-      packet.errand.kind = Errand::Kind::none;  // what it asked for has become something else
-    }
-    const unsigned owner = inbound ? worker.owners->owner(key.source, key.source_port)
-                                   : worker.owners->owner(key.destination, key.destination_port);
-    if (owner == worker.index) return;
-    packet.owner = static_cast<std::uint16_t>(owner);
-    packet.outcome = Outcome::handed_to_owner;
-  });
-}
-
-// ---- Look up connections ----
-
-template <class Address>
-void look_up(WorkerState& worker, Batch<Address>& batch) noexcept {
-  std::array<const FlowKey<Address>*, kMaxBurst> keys;
-  std::array<std::uint32_t, kMaxBurst> found;
-  std::size_t count = 0;
-  for (Packet* packet : batch) keys[count++] = &packet->key<Address>();
-  worker.table<Address>().find({keys.data(), count}, {found.data(), count});
-  count = 0;
-  for (Packet* packet : batch) packet->connection = found[count++];
+void find_owner(const WorkerState& worker, Packet& packet) noexcept {
+  const auto& key = packet.key<Address>();
+  const bool inbound = key.direction == Direction::inbound;
+  if (packet.errand.kind == Errand::Kind::question) {
+    if (inbound) return;
+    packet.errand.kind = Errand::Kind::none;  // what it asked for has become something else
+  }
+  const unsigned owner = inbound ? worker.owners->owner(key.source, key.source_port)
+                                 : worker.owners->owner(key.destination, key.destination_port);
+  if (owner == worker.index) return;
+  packet.owner = static_cast<std::uint16_t>(owner);
+  packet.outcome = Outcome::handed_to_owner;
 }
 
 // ---- Existing connections: may the packet use it (ip_vs_in) ----
@@ -208,29 +169,21 @@ bool is_over(const Settings& settings, const Connection<Address>& connection) no
           !connection.has(kOutputSeen));
 }
 
-// A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode); with
-// expire_nodest_conn also one on a connection to a real server that takes no new ones.
+// A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode), with
+// expire_nodest_conn also one on a connection to a real server that takes no new ones, and a SYN
+// that a proxied connection cannot take over (client_address.h).
 template <class Address>
-bool starts_anew(const Settings& settings, const Connection<Address>& connection,
+bool starts_anew(const Settings& settings, ConnectionTable<Address>& table,
                  const RealServer* server, const Packet& packet) noexcept {
-  // parse_frame leaves no flags in anything but TCP.
-  const bool opens = connection.protocol == Protocol::sctp
-                         ? packet.sctp_event == SctpEvent::init
-                         : (packet.tcp_flags & TcpHeader::kSyn) != 0;
-  if (!opens || packet.icmp_error) return false;
-  if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
-  return settings.conn_reuse_mode != 0 && is_over(settings, connection);
-}
-
-// A SYN that a proxied connection cannot take over (client_address.h).
-template <class Address>
-bool starts_anew(const Packet& packet, ConnectionTable<Address>& table,
-                 std::uint32_t index) noexcept {
-  if (table[index].mode() != ForwardMode::fullnat ||
-      packet.key<Address>().protocol != Protocol::tcp) {
+  if (!packet.begins) [[likely]]
     return false;
-  }
-  return is_active(table.shift(index)) && starts_anew(packet, table.shift(index));
+  const Connection<Address>& connection = table[packet.connection];
+  if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
+  if (settings.conn_reuse_mode != 0 && is_over(settings, connection)) return true;
+  const bool shifted = connection.protocol == Protocol::tcp &&
+                       connection.mode() == ForwardMode::fullnat &&
+                       is_active(table.shift(packet.connection));
+  return shifted && starts_anew(packet, table.shift(packet.connection));
 }
 
 // What the service wants for the connections of a real server that is gone, where it wants anything
@@ -255,12 +208,11 @@ bool expires_with_server(const Snapshot& snapshot, const Connection<Address>& co
 
 template <class Address>
 void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  Connection<Address>& connection = worker.table<Address>()[packet.connection];
+  auto& table = worker.table<Address>();
+  Connection<Address>& connection = table[packet.connection];
   const RealServer* server = snapshot.servers[connection.server_slot];
   const bool gone = server == nullptr || !server->available;
-  const Settings& settings = *snapshot.settings;
-  if (starts_anew(settings, connection, server, packet) ||
-      starts_anew(packet, worker.table<Address>(), packet.connection) ||
+  if (starts_anew(*snapshot.settings, table, server, packet) ||
       (gone && expires_with_server(snapshot, connection))) {
     if (close_connection<Address>(worker, snapshot, packet.connection)) {
       packet.connection = kNoConnection;
@@ -316,12 +268,11 @@ void check_reply(WorkerState& worker, const Snapshot& snapshot, Packet& packet) 
 }
 
 template <class Address>
-void find_or_open(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  if (packet.connection == kNoConnection || worker.closed_in_burst) {
-    // An earlier packet of this burst may have opened or closed it.
-    packet.connection = worker.table<Address>().find_one(packet.key<Address>());
-  }
-  if (packet.key<Address>().direction == Direction::reply) {
+[[gnu::always_inline]] inline void find_or_open(WorkerState& worker, const Snapshot& snapshot,
+                                                Packet& packet) noexcept {
+  const auto& key = packet.key<Address>();
+  packet.connection = worker.table<Address>().find(packet.lookup, key);
+  if (key.direction == Direction::reply) {
     check_reply<Address>(worker, snapshot, packet);
     return;
   }
@@ -344,9 +295,13 @@ StateDirection state_direction(Connection<Address>& connection, Direction direct
   return StateDirection::output;
 }
 
+// Rare, and apart so that the packets that change nothing pay nothing for it.
 template <class Address>
-void count_as(WorkerState& worker, const Snapshot& snapshot, Connection<Address>& connection,
-              bool active) noexcept {
+[[gnu::noinline]] void enter_state(WorkerState& worker, const Snapshot& snapshot,
+                                   Connection<Address>& connection, std::uint8_t state,
+                                   bool established, bool active) noexcept {
+  set_field(connection.state, state);
+  if (established) assure_template(worker, connection);
   if (active != connection.has(kInactive)) return;
   set_field(connection.flags, static_cast<std::uint16_t>(connection.flags ^ kInactive));
   count_active(worker, snapshot, connection.service_slot, connection.server_slot,
@@ -360,10 +315,10 @@ void advance_tcp(WorkerState& worker, const Snapshot& snapshot, Connection<Addre
   const auto direction = state_direction<TcpDirection>(connection, from);
   const TcpState before = connection.tcp_state();
   const TcpState after = next_tcp_state(before, direction, tcp_event(packet.tcp_flags));
-  if (after == before) return;
-  set_field(connection.state, static_cast<std::uint8_t>(after));
-  if (after == TcpState::established) assure_template(worker, connection);
-  count_as(worker, snapshot, connection, kTcpStateActive[static_cast<std::size_t>(after)]);
+  if (after == before) [[likely]]
+    return;
+  enter_state(worker, snapshot, connection, static_cast<std::uint8_t>(after),
+              after == TcpState::established, kTcpStateActive[static_cast<std::size_t>(after)]);
 }
 
 // set_sctp_state of ip_vs_proto_sctp.c.
@@ -374,15 +329,16 @@ void advance_sctp(WorkerState& worker, const Snapshot& snapshot, Connection<Addr
   const SctpState before = connection.sctp_state();
   const SctpState after = next_sctp_state(before, direction, packet.sctp_event);
   if (after == before) return;
-  set_field(connection.state, static_cast<std::uint8_t>(after));
-  if (after == SctpState::established) assure_template(worker, connection);
-  count_as(worker, snapshot, connection, after == SctpState::established);
+  const bool established = after == SctpState::established;
+  enter_state(worker, snapshot, connection, static_cast<std::uint8_t>(after), established,
+              established);
 }
 
 // `index` is the connection's, which a translated packet has in the other family's table.
 template <class Address>
-void track(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index, Direction from,
-           const Packet& packet) noexcept {
+[[gnu::always_inline]] inline void track(WorkerState& worker, const Snapshot& snapshot,
+                                         std::uint32_t index, Direction from,
+                                         const Packet& packet) noexcept {
   const Settings& settings = *snapshot.settings;
   auto& table = worker.table<Address>();
   Connection<Address>& connection = table[index];
@@ -407,16 +363,158 @@ void track(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index, D
   table.set_deadline(index, worker.now + seconds * kTicksPerSecond);
 }
 
+// ---- Forward ----
+
+template <class Address>
+void forward_by_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
+                       const RealServer& server) noexcept {
+  // Without path MTU discovery a packet too big for its tunnel is cut like any other.
+  if (!snapshot.settings->pmtu_disc && packet.family == Family::ipv4) packet.dont_fragment = false;
+  const std::uint16_t mtu = tunnel_mtu(worker, snapshot, packet, server.slot);
+  const int overhead = tunnel_overhead(server.tunnel, server.address.family());
+  if (!may_forward<Address>(worker, snapshot, packet, mtu, overhead)) return;
+  const bool done =
+      encapsulate(packet, server.tunnel, server.tunnel_source, server.address, worker.next_ip_id++);
+  packet.outcome = done ? Outcome::tun_to_server : Outcome::drop_no_headroom;
+}
+
+template <class Address>
+void forward_by_nat(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
+                    const RealServer& server, Be16 port) noexcept {
+  if (!may_forward<Address>(worker, snapshot, packet)) return;
+  rewrite_destination(packet, address_of<Address>(server.address), port);
+  packet.outcome = Outcome::nat_to_server;
+}
+
+// `mode` and `port` are the connection's: an edit of its real server does not change how it goes.
+template <class Address>
+[[gnu::always_inline]] inline void forward_to_server(WorkerState& worker, const Snapshot& snapshot,
+                                                     Packet& packet, const RealServer& server,
+                                                     ForwardMode mode, Be16 port) noexcept {
+  if (mode == ForwardMode::local) {
+    packet.outcome = Outcome::kernel_local;
+    return;
+  }
+  if (!server.reachable) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
+  go_to_server(packet, server);
+  switch (mode) {
+    case ForwardMode::nat:
+      forward_by_nat<Address>(worker, snapshot, packet, server, port);
+      break;
+    case ForwardMode::tun:
+      forward_by_tunnel<Address>(worker, snapshot, packet, server);
+      break;
+    case ForwardMode::fullnat:
+      forward_by_fullnat<Address>(worker, snapshot, packet);
+      break;
+    case ForwardMode::dr:
+    case ForwardMode::local:
+      if (!may_forward<Address>(worker, snapshot, packet)) return;
+      packet.outcome = Outcome::dr_to_server;
+      break;
+  }
+}
+
+template <class Address>
+void forward_to_client(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  Connection<Address>& connection = worker.table<Address>()[packet.connection];
+  if (!route_reply(snapshot, connection, packet)) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
+  if (!may_forward<Address>(worker, snapshot, packet)) return;
+  if (connection.mode() == ForwardMode::fullnat) {
+    rewrite_to_fullnat_client<Address>(worker, snapshot, packet);
+    return;
+  }
+  rewrite_source(packet, connection.virtual_address, connection.virtual_port);
+  packet.outcome = Outcome::nat_to_client;
+}
+
+template <class Address>
+[[gnu::always_inline]] inline void forward(WorkerState& worker, const Snapshot& snapshot,
+                                           Packet& packet) noexcept {
+  if (packet.key<Address>().direction == Direction::reply) {
+    forward_to_client<Address>(worker, snapshot, packet);
+    return;
+  }
+  const Connection<Address>& connection = worker.table<Address>()[packet.connection];
+  forward_to_server<Address>(worker, snapshot, packet, *snapshot.servers[connection.server_slot],
+                             connection.mode(), connection.server_port);
+}
+
+// One-packet scheduling: this datagram has a real server, but no connection.
+template <class Address>
+void forward_alone(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  const RealServer& server = *snapshot.servers[packet.server];
+  const Service& service = *snapshot.services[server.service];
+  const auto& key = packet.key<Address>();
+  count_packet(worker, packet.server, key.direction, packet);
+  if (key.direction == Direction::inbound) {
+    const Be16 port = server_port(service, server, key.destination_port);
+    forward_to_server<Address>(worker, snapshot, packet, server, server.mode, port);
+    return;
+  }
+  if (!route(snapshot, packet, key.destination)) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
+  if (!may_forward<Address>(worker, snapshot, packet)) return;
+  // A service for all ports is reached at the port that the server has been asked at.
+  const Be16 port = service.key.port != 0 ? Be16::from_host(service.key.port) : key.source_port;
+  rewrite_source(packet, address_of<Address>(service.key.address), port);
+  packet.outcome = Outcome::nat_to_client;
+}
+
+// ---- Nobody to serve it ----
+
+template <class Address>
+void refuse(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  constexpr std::uint16_t kFtp = 21;
+  const ServiceKey& service = snapshot.services[packet.service]->key;
+  if (snapshot.settings->cache_bypass && service.fwmark != 0) {
+    packet.outcome = Outcome::kernel_cache_bypass;
+    return;
+  }
+  // Perhaps not for FTP at all.
+  if (service.port == kFtp && packet.key<Address>().destination_port.host() != kFtp) {
+    packet.outcome = Outcome::kernel_not_a_service;
+    return;
+  }
+  answer<Address>(worker, snapshot, packet, IcmpError::port_unreachable, 0, packet.outcome);
+}
+
+// ---- Serve ----
+
+// dr and tun send a client's error on as they do its packets.
+template <class Address>
+bool goes_as_it_is(const Connection<Address>& connection, const Packet& packet) noexcept {
+  const ForwardMode mode = connection.mode();
+  return packet.key<Address>().direction == Direction::inbound && !is_unwrapped(packet) &&
+         mode != ForwardMode::nat && mode != ForwardMode::fullnat;
+}
+
 // An ICMP error follows the packet that it quotes; it changes nothing of the connection.
 template <class Address>
 void serve_error(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  if (worker.closed_in_burst) {
-    packet.connection = worker.table<Address>().find_one(packet.key<Address>());
-  }
+  packet.connection = worker.table<Address>().find(packet.lookup, packet.key<Address>());
   if (packet.connection == kNoConnection) {
     packet.outcome = Outcome::kernel_icmp;
-  } else {
+    return;
+  }
+  const Connection<Address>& connection = worker.table<Address>()[packet.connection];
+  if (!goes_as_it_is(connection, packet)) {
     forward_error<Address>(worker, snapshot, packet);
+    return;
+  }
+  count_packet(worker, connection.server_slot, Direction::inbound, packet);
+  if (snapshot.servers[connection.server_slot]->available) {
+    forward<Address>(worker, snapshot, packet);
+  } else {
+    packet.outcome = Outcome::drop_server_removed;
   }
 }
 
@@ -429,9 +527,9 @@ void serve_translated(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   forward_translated<Address>(worker, snapshot, packet, index);
 }
 
-// From the connection on, packet by packet, so that each sees what the one before it changed.
 template <class Address>
-void serve(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+[[gnu::always_inline]] inline void serve(WorkerState& worker, const Snapshot& snapshot,
+                                         Packet& packet) noexcept {
   if (packet.icmp_error) [[unlikely]] {
     serve_error<Address>(worker, snapshot, packet);
     return;
@@ -455,13 +553,11 @@ void serve(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexce
   }
 }
 
-template <class Address>
-void process_batch(WorkerState& worker, const Snapshot& snapshot, Batch<Address>& batch) noexcept {
-  if (batch.empty()) return;
-  classify(snapshot, batch);
-  find_owner(worker, batch);
-  look_up(worker, batch);
-  for (Packet* packet : batch) serve<Address>(worker, snapshot, *packet);
+// What was chosen for packets that have come to nothing, or have found a connection by now.
+void forget_answers(WorkerState& worker, std::span<const Packet> burst) noexcept {
+  for (const Packet& packet : burst) {
+    if (packet.outcome != Outcome::handed_to_owner) forget_answer(worker, packet);
+  }
 }
 
 // Most bursts have one outcome: one addition for each run of equal ones.
@@ -475,7 +571,7 @@ void count_outcomes(WorkerState& worker, std::span<const Packet> burst) noexcept
   }
 }
 
-void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
+inline void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
   if (!packet.neighbour_known) {
     packet.outcome = Outcome::waiting_for_neighbour;
     return;
@@ -490,21 +586,50 @@ void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
   }
 }
 
+// ---- The three stages, each a loop of its own ----
+
+// What the packets are; asks for the buckets of their connections.
+[[gnu::noinline]] void identify(WorkerState& worker, const Snapshot& snapshot,
+                                std::span<Packet> burst) noexcept {
+  for (Packet& packet : burst) {
+    parse(worker, snapshot, packet);
+    with_family(packet, [&]<class Address>() noexcept {
+      classify<Address>(snapshot, packet);
+      if (worker.workers != 1 && !packet.decided()) find_owner<Address>(worker, packet);
+      if (packet.decided()) return;
+      packet.lookup = worker.table<Address>().start(packet.key<Address>());
+    });
+  }
+}
+
+// Asks for the connections.
+[[gnu::noinline]] void fetch_connections(WorkerState& worker, std::span<Packet> burst) noexcept {
+  for (Packet& packet : burst) {
+    with_family(packet,
+                [&]<class Address>() noexcept { worker.table<Address>().fetch(packet.lookup); });
+  }
+}
+
+// Packet by packet, so that each sees what the one before it changed.
+[[gnu::noinline]] void finish(WorkerState& worker, const Snapshot& snapshot,
+                              std::span<Packet> burst) noexcept {
+  for (Packet& packet : burst) {
+    with_family(packet, [&]<class Address>() noexcept {
+      serve<Address>(worker, snapshot, packet);
+      if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
+    });
+  }
+}
+
 }  // namespace
 
 void process_burst(WorkerState& worker, const Snapshot& snapshot,
                    std::span<Packet> burst) noexcept {
-  Batch<Ipv4Address> ipv4;
-  Batch<Ipv6Address> ipv6;
-  worker.closed_in_burst = false;
-  parse(worker, snapshot, burst, ipv4, ipv6);
-  process_batch(worker, snapshot, ipv4);
-  process_batch(worker, snapshot, ipv6);
-  for (Packet& packet : burst) {
-    if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
-    // What was chosen for a packet that has come to nothing, or has found a connection by now.
-    if (packet.outcome != Outcome::handed_to_owner) forget_answer(worker, packet);
-  }
+  for (const Packet& packet : burst) __builtin_prefetch(packet.frame);
+  identify(worker, snapshot, burst);
+  fetch_connections(worker, burst);
+  finish(worker, snapshot, burst);
+  if (worker.workers != 1) forget_answers(worker, burst);
   count_outcomes(worker, burst);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/parse.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "dataplane/icmp_quote.h"
 #include "dataplane/net/checksum.h"
@@ -15,10 +15,10 @@ constexpr int kMaxExtensionHeaders = 8;
 constexpr unsigned kMinIpv4Header = 20;
 constexpr unsigned kFragmentUnit = 8;
 
+// TCP, UDP and SCTP begin alike. Both ports at once, as look-ups read them.
 template <class Address>
-void set_ports(Packet& packet, Be16 source, Be16 destination) noexcept {
-  packet.key<Address>().source_port = source;
-  packet.key<Address>().destination_port = destination;
+void set_ports(Packet& packet, const void* transport) noexcept {
+  std::memcpy(&packet.key<Address>().source_port, transport, 2 * sizeof(Be16));
 }
 
 template <class Address>
@@ -28,8 +28,9 @@ Outcome parse_tcp(Packet& packet, const Reader& reader) noexcept {
   if (tcp->header_bytes() < sizeof(TcpHeader) || tcp->header_bytes() > reader.left()) {
     return Outcome::drop_bad_length;
   }
-  set_ports<Address>(packet, tcp->source_port, tcp->destination_port);
+  set_ports<Address>(packet, tcp);
   packet.tcp_flags = tcp->flags;
+  packet.begins = (tcp->flags & TcpHeader::kSyn) != 0;
   return Outcome::undecided;
 }
 
@@ -40,8 +41,9 @@ Outcome parse_udp(Packet& packet, const Reader& reader) noexcept {
   if (udp->length.host() < sizeof(UdpHeader) || udp->length.host() > reader.left()) {
     return Outcome::drop_bad_length;
   }
-  set_ports<Address>(packet, udp->source_port, udp->destination_port);
+  set_ports<Address>(packet, udp);
   packet.tcp_flags = 0;
+  packet.begins = false;
   return Outcome::undecided;
 }
 
@@ -65,21 +67,17 @@ Outcome parse_sctp(Packet& packet, Reader reader) noexcept {
   reader.skip(sizeof *sctp);
   const auto* chunk = reader.peek<SctpChunkHeader>();
   if (chunk == nullptr) return Outcome::drop_truncated;
-  set_ports<Address>(packet, sctp->source_port, sctp->destination_port);
+  set_ports<Address>(packet, sctp);
   packet.tcp_flags = 0;
   packet.sctp_event = event_of_chunks(reader, *chunk);
+  packet.begins = packet.sctp_event == SctpEvent::init;
   return Outcome::undecided;
 }
 
 template <class Address>
-Outcome parse_transport(Packet& packet, const Reader& reader, Protocol protocol) noexcept {
-  packet.transport = reader.at();
-  packet.key<Address>().protocol = protocol;
+[[gnu::noinline]] Outcome parse_other_transport(Packet& packet, Reader reader,
+                                                Protocol protocol) noexcept {
   switch (protocol) {
-    case Protocol::tcp:
-      return parse_tcp<Address>(packet, reader);
-    case Protocol::udp:
-      return parse_udp<Address>(packet, reader);
     case Protocol::sctp:
       return parse_sctp<Address>(packet, reader);
     case Protocol::icmp:
@@ -90,44 +88,79 @@ Outcome parse_transport(Packet& packet, const Reader& reader, Protocol protocol)
   }
 }
 
-bool has_good_checksum(const Ipv4Header& ip, unsigned header) noexcept {
-  // Nearly all: a length known here becomes five additions.
-  const std::uint64_t sum =
-      header == sizeof ip ? checksum_add(&ip, sizeof ip) : checksum_add(&ip, header);
-  return is_checksum_good(sum);
+template <class Address>
+[[gnu::always_inline]] inline Outcome parse_transport(Packet& packet, const Reader& reader,
+                                                      Protocol protocol) noexcept {
+  packet.transport = reader.at();
+  packet.key<Address>().protocol = protocol;
+  if (protocol == Protocol::tcp) [[likely]]
+    return parse_tcp<Address>(packet, reader);
+  if (protocol == Protocol::udp) return parse_udp<Address>(packet, reader);
+  return parse_other_transport<Address>(packet, reader, protocol);
+}
+
+// The IP packet is all there; what lies behind it is padding.
+void begin_ip(Packet& packet, const Reader& reader, Family family, std::size_t total) noexcept {
+  packet.family = family;
+  packet.ip = reader.at();
+  packet.ip_length = static_cast<std::uint16_t>(total);
+  packet.length = static_cast<std::uint16_t>(packet.ip - packet.frame + packet.ip_length);
+}
+
+constexpr std::uint16_t kFragmented =
+    Be16::from_host(Ipv4Header::kMoreFragments | Ipv4Header::kOffsetMask).raw();
+
+// `header` bytes, 20 or more. Undecided: `reader` is at the transport header.
+[[gnu::always_inline]] inline Outcome read_ipv4_header(Packet& packet, Reader& reader,
+                                                       const Ipv4Header& ip,
+                                                       unsigned header) noexcept {
+  const unsigned total = ip.total_length.host();
+  if (header > reader.left()) return Outcome::drop_truncated;
+  if (total < header || total > reader.left()) return Outcome::drop_bad_length;
+  if (!is_checksum_good(checksum_add(&ip, header))) return Outcome::drop_bad_ipv4_checksum;
+
+  begin_ip(packet, reader, Family::ipv4, total);
+  packet.hops_left = ip.ttl;
+  std::memcpy(&packet.ipv4.source, &ip.source, 2 * sizeof(Ipv4Address));
+  constexpr std::uint16_t kDontFragment = Be16::from_host(Ipv4Header::kDontFragment).raw();
+  packet.dont_fragment = (ip.fragment.raw() & kDontFragment) != 0;
+  reader.limit(total);
+  reader.skip(header);
+  return Outcome::undecided;
+}
+
+// With options, a fragment, or no IPv4 at all.
+[[gnu::noinline]] Outcome parse_unusual_ipv4(Packet& packet, Reader reader,
+                                             const Ipv4Header& ip) noexcept {
+  const unsigned header = ip.header_bytes();
+  if (ip.version_and_length >> 4 != 4 || header < kMinIpv4Header) {
+    return Outcome::drop_bad_ipv4_header;
+  }
+  const Outcome outcome = read_ipv4_header(packet, reader, ip, header);
+  if (outcome != Outcome::undecided) return outcome;
+  if ((ip.fragment.raw() & kFragmented) == 0) {
+    return parse_transport<Ipv4Address>(packet, reader, ip.protocol);
+  }
+  const std::uint16_t fragment = ip.fragment.host();
+  packet.ipv4.protocol = ip.protocol;
+  packet.transport = reader.at();
+  packet.more_fragments = (fragment & Ipv4Header::kMoreFragments) != 0;
+  packet.fragment_offset =
+      static_cast<std::uint16_t>((fragment & Ipv4Header::kOffsetMask) * kFragmentUnit);
+  packet.fragment_id = ip.id.host();
+  return Outcome::fragment;
 }
 
 Outcome parse_ipv4(Packet& packet, Reader reader) noexcept {
+  constexpr std::uint8_t kPlain = 0x45;  // no options
   const auto* ip = reader.peek<Ipv4Header>();
   if (ip == nullptr) return Outcome::drop_truncated;
-  const unsigned header = ip->header_bytes();
-  const unsigned total = ip->total_length.host();
-  if (ip->version_and_length >> 4 != 4 || header < kMinIpv4Header) {
-    return Outcome::drop_bad_ipv4_header;
+  if (ip->version_and_length != kPlain || (ip->fragment.raw() & kFragmented) != 0) [[unlikely]] {
+    return parse_unusual_ipv4(packet, reader, *ip);
   }
-  if (header > reader.left()) return Outcome::drop_truncated;
-  if (total < header || total > reader.left()) return Outcome::drop_bad_length;
-  if (!has_good_checksum(*ip, header)) return Outcome::drop_bad_ipv4_checksum;
-
-  packet.family = Family::ipv4;
-  packet.ip = reader.at();
-  packet.ip_length = static_cast<std::uint16_t>(total);
-  packet.hops_left = ip->ttl;
-  packet.ipv4.source = ip->source;
-  packet.ipv4.destination = ip->destination;
-  const std::uint16_t fragment = ip->fragment.host();
-  packet.dont_fragment = (fragment & Ipv4Header::kDontFragment) != 0;
-  if ((fragment & (Ipv4Header::kMoreFragments | Ipv4Header::kOffsetMask)) != 0) {
-    packet.ipv4.protocol = ip->protocol;
-    packet.transport = reader.at() + header;
-    packet.more_fragments = (fragment & Ipv4Header::kMoreFragments) != 0;
-    packet.fragment_offset =
-        static_cast<std::uint16_t>((fragment & Ipv4Header::kOffsetMask) * kFragmentUnit);
-    packet.fragment_id = ip->id.host();
-    return Outcome::fragment;
-  }
-  reader.limit(total);
-  reader.skip(header);
+  // A length known here becomes five additions.
+  const Outcome outcome = read_ipv4_header(packet, reader, *ip, sizeof *ip);
+  if (outcome != Outcome::undecided) return outcome;
   return parse_transport<Ipv4Address>(packet, reader, ip->protocol);
 }
 
@@ -169,16 +202,14 @@ Outcome parse_ipv6_extensions(Packet& packet, Reader reader, std::uint8_t next) 
   return Outcome::drop_too_many_extension_headers;
 }
 
-Outcome parse_ipv6(Packet& packet, Reader reader) noexcept {
+[[gnu::noinline]] Outcome parse_ipv6(Packet& packet, Reader reader) noexcept {
   const auto* ip = reader.peek<Ipv6Header>();
   if (ip == nullptr) return Outcome::drop_truncated;
   if (ip->version_class_flow.host() >> 28 != 6) return Outcome::drop_bad_ipv6_header;
   const std::size_t total = sizeof(Ipv6Header) + ip->payload_length.host();
   if (total > reader.left()) return Outcome::drop_bad_length;
 
-  packet.family = Family::ipv6;
-  packet.ip = reader.at();
-  packet.ip_length = static_cast<std::uint16_t>(total);
+  begin_ip(packet, reader, Family::ipv6, total);
   packet.hops_left = ip->hop_limit;
   packet.dont_fragment = true;
   packet.ipv6.source = ip->source;
@@ -188,45 +219,40 @@ Outcome parse_ipv6(Packet& packet, Reader reader) noexcept {
   return parse_ipv6_extensions(packet, reader, static_cast<std::uint8_t>(ip->next_header));
 }
 
-}  // namespace
-
-void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept {
-  if (packet.chained) {
-    packet.outcome = Outcome::drop_chained_buffer;
-    return;
+bool is_own(const MacAddress& address, std::span<const MacAddress> own_macs) noexcept {
+  for (const MacAddress& own : own_macs) {
+    if (address == own) return true;
   }
+  return false;
+}
+
+Outcome parse_ethernet(Packet& packet, std::span<const MacAddress> own_macs) noexcept {
+  constexpr Be16 kVlan = Be16::from_host(kEtherTypeVlan);
+  if (packet.chained) return Outcome::drop_chained_buffer;
   Reader reader(packet.frame, packet.length);
   const auto* ethernet = reader.peek<EthernetHeader>();
-  if (ethernet == nullptr) {
-    packet.outcome = Outcome::drop_truncated;
-    return;
-  }
+  if (ethernet == nullptr) return Outcome::drop_truncated;
   const bool group = (ethernet->destination.bytes[0] & 1) != 0;
-  if (!group &&
-      std::find(own_macs.begin(), own_macs.end(), ethernet->destination) == own_macs.end()) {
-    packet.outcome = Outcome::drop_foreign_mac;
-    return;
-  }
-  std::uint16_t type = ethernet->ether_type.host();
+  if (!group && !is_own(ethernet->destination, own_macs)) return Outcome::drop_foreign_mac;
+  Be16 type = ethernet->ether_type;
   reader.skip(sizeof(EthernetHeader));
-  if (type == kEtherTypeVlan) {
+  if (type == kVlan) {
     const auto* tag = reader.peek<VlanTag>();
-    if (tag == nullptr) {
-      packet.outcome = Outcome::drop_truncated;
-      return;
-    }
-    type = tag->ether_type.host();
+    if (tag == nullptr) return Outcome::drop_truncated;
+    type = tag->ether_type;
     reader.skip(sizeof(VlanTag));
   }
   // Broadcast and multicast are for the kernel: ARP, ND, VRRP, routing protocols.
-  if (group || (type != kEtherTypeIpv4 && type != kEtherTypeIpv6)) {
-    packet.outcome = group ? Outcome::kernel_multicast : Outcome::kernel_not_ip;
-    return;
-  }
-  packet.outcome = type == kEtherTypeIpv4 ? parse_ipv4(packet, reader) : parse_ipv6(packet, reader);
-  if (packet.ip != nullptr) {
-    packet.length = static_cast<std::uint16_t>(packet.ip - packet.frame + packet.ip_length);
-  }
+  if (group) return Outcome::kernel_multicast;
+  if (type == Be16::from_host(kEtherTypeIpv4)) return parse_ipv4(packet, reader);
+  if (type == Be16::from_host(kEtherTypeIpv6)) return parse_ipv6(packet, reader);
+  return Outcome::kernel_not_ip;
+}
+
+}  // namespace
+
+void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept {
+  packet.outcome = parse_ethernet(packet, own_macs);
 }
 
 }  // namespace weir

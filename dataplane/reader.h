@@ -9,7 +9,9 @@ namespace weir {
 
 class Reader {
  public:
-  Reader(std::uint8_t* at, std::size_t left) noexcept : at_(at), left_(left) {}
+  Reader(std::uint8_t* at, std::size_t left) noexcept : at_(at), left_(left) {
+    if (at == nullptr) __builtin_unreachable();
+  }
 
   // Null where fewer bytes are left.
   template <class Header>

@@ -38,26 +38,26 @@ void rewrite_source(Packet& packet, const Address& address, Be16 port) noexcept;
 // Puts the Ethernet header, tagged where the next hop's interface is a VLAN, in front of the IP
 // packet and sets the port. False: no headroom.
 [[nodiscard]] inline bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
-  constexpr auto kTagged = sizeof(EthernetHeader) + sizeof(VlanTag);
-  const std::size_t header = next_hop.vlan == 0 ? sizeof(EthernetHeader) : kTagged;
-  const auto before = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
-  if (before < header) return false;
+  constexpr std::size_t kUntagged = sizeof(EthernetHeader);
+  const bool tagged = next_hop.vlan != 0;
+  const std::size_t header = tagged ? kUntagged + sizeof(VlanTag) : kUntagged;
+  const std::ptrdiff_t room = packet.ip - packet.frame + packet.headroom;
+  if (room < static_cast<std::ptrdiff_t>(header)) return false;
   packet.frame = packet.ip - header;
-  packet.headroom = static_cast<std::uint16_t>(before - header);
+  packet.headroom = static_cast<std::uint16_t>(room - static_cast<std::ptrdiff_t>(header));
   packet.length = static_cast<std::uint16_t>(header + packet.ip_length);
   packet.port = next_hop.port;
 
-  const Be16 type =
-      Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
+  const bool ipv4 = packet.family == Family::ipv4;
+  const Be16 type = Be16::from_host(ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
   auto& ethernet = *reinterpret_cast<EthernetHeader*>(packet.frame);
   // Both addresses at once: they lie side by side in either.
   static_assert(offsetof(NextHop, source) == sizeof(MacAddress));
   std::memcpy(packet.frame, &next_hop.destination, 2 * sizeof(MacAddress));
-  ethernet.ether_type = type;
-  if (next_hop.vlan != 0) [[unlikely]] {
-    ethernet.ether_type = Be16::from_host(kEtherTypeVlan);
-    *reinterpret_cast<VlanTag*>(packet.frame + sizeof(EthernetHeader)) = {
-        Be16::from_host(next_hop.vlan), type};
+  ethernet.ether_type = tagged ? Be16::from_host(kEtherTypeVlan) : type;
+  if (tagged) [[unlikely]] {
+    auto* tag = reinterpret_cast<VlanTag*>(packet.frame + kUntagged);
+    *tag = {Be16::from_host(next_hop.vlan), type};
   }
   return true;
 }

@@ -189,8 +189,9 @@ inline bool ServiceIndex::equal(const Entry<Ipv6Address>& entry, const Ipv6Addre
 }
 
 template <class Address>
-auto ServiceIndex::find(const Address& address, Be16 port, Protocol protocol,
-                        Role role) const noexcept -> const Entry<Address>* {
+[[gnu::always_inline]] inline auto ServiceIndex::find(const Address& address, Be16 port,
+                                                      Protocol protocol, Role role) const noexcept
+    -> const Entry<Address>* {
   const Entry<Address>* const all = entries<Address>().data();
   const std::uint64_t tail = tail_of(port, protocol, role);
   for (std::uint64_t at = hash(address, tail);; ++at) {

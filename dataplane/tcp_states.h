@@ -46,15 +46,6 @@ enum class TcpDirection : std::uint8_t { input, output, input_only };
 
 enum class TcpEvent : std::uint8_t { syn, fin, ack, rst, none };
 
-// RST > SYN > FIN > ACK.
-constexpr TcpEvent tcp_event(std::uint8_t flags) noexcept {
-  if ((flags & TcpHeader::kRst) != 0) return TcpEvent::rst;
-  if ((flags & TcpHeader::kSyn) != 0) return TcpEvent::syn;
-  if ((flags & TcpHeader::kFin) != 0) return TcpEvent::fin;
-  if ((flags & TcpHeader::kAck) != 0) return TcpEvent::ack;
-  return TcpEvent::none;
-}
-
 namespace tcp_table {
 // IPVS's own two-letter names keep the rows comparable with the kernel's table.
 inline constexpr auto NO = TcpState::none, ES = TcpState::established, SS = TcpState::syn_sent,
@@ -86,7 +77,25 @@ inline constexpr std::array<Rows, 3> kNext = {{
      /*   */ {{CL, CL, CL, CL, CL, CL, CL, CL, CL, CL, CL}}}},
 }};
 // clang-format on
+
+// By the flags from FIN to ACK.
+inline constexpr auto kEvents = [] {
+  std::array<TcpEvent, 32> events{};
+  for (unsigned flags = 0; flags < events.size(); ++flags) {
+    events[flags] = TcpEvent::none;
+    if ((flags & TcpHeader::kAck) != 0) events[flags] = TcpEvent::ack;
+    if ((flags & TcpHeader::kFin) != 0) events[flags] = TcpEvent::fin;
+    if ((flags & TcpHeader::kSyn) != 0) events[flags] = TcpEvent::syn;
+    if ((flags & TcpHeader::kRst) != 0) events[flags] = TcpEvent::rst;
+  }
+  return events;
+}();
 }  // namespace tcp_table
+
+// RST > SYN > FIN > ACK.
+constexpr TcpEvent tcp_event(std::uint8_t flags) noexcept {
+  return tcp_table::kEvents[flags % tcp_table::kEvents.size()];
+}
 
 constexpr TcpState next_tcp_state(TcpState from, TcpDirection direction, TcpEvent event) noexcept {
   return tcp_table::kNext[static_cast<std::size_t>(direction)][static_cast<std::size_t>(event)]

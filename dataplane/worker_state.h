@@ -64,6 +64,7 @@ struct WorkerState {
   const OwnerMap* owners = nullptr;  // of all workers alike
   ConnectionTable<Ipv4Address> ipv4;
   ConnectionTable<Ipv6Address> ipv6;
+  WorkerStatistics* own_statistics = nullptr;
   // Of every worker, by index: a scheduler weighs the sum.
   std::span<WorkerStatistics* const> statistics;
   std::uint32_t now = 0;     // ticks, set once per burst
@@ -72,8 +73,6 @@ struct WorkerState {
   std::uint16_t next_ip_id = 1;
   std::uint32_t next_fragment_id = 1;  // of IPv6; modulo `workers` it is this worker's
   Reassembly reassembly;
-  // A connection was closed in this burst, so that indices found before may be stale.
-  bool closed_in_burst = false;
   NoticeOutbox notices;
   std::array<DropEntryWalk, 2> drop_entry_walks{};  // of ipv4, of ipv6
 
@@ -84,7 +83,7 @@ struct WorkerState {
     return id;
   }
 
-  WorkerStatistics& own() noexcept { return *statistics[index]; }
+  WorkerStatistics& own() noexcept { return *own_statistics; }
 
   template <class Address>
   ConnectionTable<Address>& table() noexcept {

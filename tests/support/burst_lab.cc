@@ -93,6 +93,7 @@ BurstLab::BurstLab(const Shape& shape)
                         .owners = owners_.get(),
                         .ipv4 = Table4(base, shape.capacity, seed, now),
                         .ipv6 = Table6(base + ipv4_bytes, shape.capacity, seed, now),
+                        .own_statistics = statistics_view_.back(),
                         .statistics = {},
                         .now = now,
                         .reassembly = Reassembly(*datagrams_, seed[0])}));

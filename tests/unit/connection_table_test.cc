@@ -146,16 +146,28 @@ class Model {
     ASSERT_FALSE(table_->read(index));
   }
 
+  // Connections come and go between the steps of the look-ups, as they do within a burst.
   void find_burst() {
-    std::vector<Key> keys(1 + random_() % ConnectionTable<Address>::kMaxBurst);
-    for (Key& key : keys) key = random_key();
-    std::vector<const Key*> wanted;
-    for (const Key& key : keys) wanted.push_back(&key);
-    std::vector<std::uint32_t> found(keys.size());
-    table_->find(wanted, found);
+    std::vector<Key> keys(1 + random_() % 64);
+    std::vector<Lookup> lookups;
+    for (Key& key : keys) {
+      key = random_key();
+      lookups.push_back(table_->start(key));
+    }
+    change_one();
+    for (Lookup& lookup : lookups) table_->fetch(lookup);
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      ASSERT_EQ(found[i], find_in_model(keys[i]));
-      ASSERT_EQ(table_->find_one(keys[i]), found[i]);
+      if (random_() % 8 == 0) change_one();
+      ASSERT_EQ(table_->find(lookups[i], keys[i]), find_in_model(keys[i]));
+      ASSERT_EQ(table_->find_one(keys[i]), find_in_model(keys[i]));
+    }
+  }
+
+  void change_one() {
+    if (random_() % 2 == 0) {
+      open_one();
+    } else {
+      close_one();
     }
   }
 
