@@ -108,17 +108,17 @@ const RealServer* pick_server(WorkerState& worker, const Snapshot& snapshot, con
   WorkerScheduler& state = (*service.schedulers)[worker.index];
   replay_edits(state, service);
   const Settings& settings = *snapshot.settings;
-  const auto slot = state.scheduler->pick({.candidates = service.candidates,
-                                           .loads = loads,
-                                           .table = service.table.get(),
-                                           .client_address = bytes_of(key.source),
-                                           .destination_address = bytes_of(key.destination),
-                                           .client_port = key.source_port.host(),
-                                           .now_ms = worker.now_ms,
-                                           .lblc_expiration = settings.lblc_expiration,
-                                           .lblcr_expiration = settings.lblcr_expiration});
-  if (!slot) return nullptr;
-  return snapshot.servers[*slot];
+  const ServerSlot slot = state.scheduler->pick({.candidates = service.candidates,
+                                                 .loads = loads,
+                                                 .table = service.table.get(),
+                                                 .client_address = bytes_of(key.source),
+                                                 .destination_address = bytes_of(key.destination),
+                                                 .client_port = key.source_port.host(),
+                                                 .now_ms = worker.now_ms,
+                                                 .lblc_expiration = settings.lblc_expiration,
+                                                 .lblcr_expiration = settings.lblcr_expiration});
+  if (slot == kNoServer) return nullptr;
+  return snapshot.servers[slot];
 }
 
 // ---- Templates ----

@@ -59,7 +59,6 @@ class ServiceIndex {
   }
   // The real server of a one-packet service that a packet comes from, kNoServer if there is none or
   // several could be meant. Any thread.
-  static constexpr ServerSlot kNoServer = 0xffffffffU;
   template <class Address>
   ServerSlot one_packet_server(const FlowKey<Address>& key) const noexcept {
     if (!one_packet_servers_ || key.protocol != Protocol::udp) return kNoServer;

@@ -28,7 +28,7 @@ class FirstOfTheList final : public Scheduler {
  public:
   void bind(std::span<const Candidate>) override {}
   void apply(const Edit&) noexcept override {}
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override {
+  ServerSlot pick(const PickInput& input) noexcept override {
     return input.candidates.front().slot;
   }
 };
@@ -61,7 +61,7 @@ class Bench final : public LoadView {
   Load load(ServerSlot slot) const noexcept override { return loads_[slot].load; }
   bool overloaded(ServerSlot) const noexcept override { return false; }
 
-  std::optional<ServerSlot> pick() {
+  ServerSlot pick() {
     const std::uint32_t& client = clients_[turn_ % kClients];
     const std::uint32_t destination = client % kDestinations;
     ++turn_;
@@ -75,11 +75,11 @@ class Bench final : public LoadView {
   }
   // Connections come and go: the load of each real server stays about the same.
   void connect() {
-    const auto picked = pick();
-    if (!picked) return;
-    change(*picked, 1);
+    const ServerSlot picked = pick();
+    if (picked == kNoServer) return;
+    change(picked, 1);
     change(picks_[turn_ % picks_.size()], -1);
-    picks_[turn_ % picks_.size()] = *picked;
+    picks_[turn_ % picks_.size()] = picked;
   }
   void fill() {
     for (std::size_t at = 0; at < picks_.size(); ++at) {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "schedulers/load_index.h"
 #include "schedulers/scheduler.h"
@@ -40,9 +39,9 @@ class ByLoad final : public Scheduler {
   void reserve(std::size_t servers) override { index_.reserve(servers); }
   void apply(const Edit& edit) noexcept override { index_.apply(edit); }
   void load_changed(ServerSlot slot) noexcept override { index_.load_changed(slot); }
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override {
+  ServerSlot pick(const PickInput& input) noexcept override {
     const std::uint32_t place = index_.best(input.loads, input.now_ms);
-    if (place == LoadIndex<Rule>::kNone) return std::nullopt;
+    if (place == LoadIndex<Rule>::kNone) return kNoServer;
     return index_[place].slot;
   }
 

@@ -3,8 +3,6 @@
 // state, so every worker, and every director with the same list, chooses alike.
 #pragma once
 
-#include <optional>
-
 #include "schedulers/address_hash.h"
 #include "schedulers/scheduler.h"
 
@@ -17,14 +15,15 @@ class ByTable final : public Scheduler {
  public:
   void bind(std::span<const Candidate>) override {}
   void apply(const Edit&) noexcept override {}
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override {
+  ServerSlot pick(const PickInput& input) noexcept override {
     std::uint32_t value = fold_address(input.client_address);
     if (input.table->hashes_port) value += input.client_port;
     const std::vector<std::uint32_t>& positions = input.table->positions;
     const std::uint32_t first = Hash::place(value, 0, *input.table);
-    if (positions[first] == LookupTable::kNobody) return std::nullopt;
-    if (const auto slot = take(input, first)) return slot;
-    if (!input.table->falls_back) return std::nullopt;
+    if (positions[first] == LookupTable::kNobody) return kNoServer;
+    const ServerSlot slot = take(input, first);
+    if (slot != kNoServer) return slot;
+    if (!input.table->falls_back) return kNoServer;
     return fall_back(input, value, first);
   }
 
@@ -33,19 +32,20 @@ class ByTable final : public Scheduler {
   static constexpr std::uint32_t kTriesInHope = 32;
 
   // IPVS tries every offset, beginning with the number of the place that was found first.
-  static std::optional<ServerSlot> fall_back(const PickInput& input, std::uint32_t value,
-                                             std::uint32_t offset) noexcept {
+  static ServerSlot fall_back(const PickInput& input, std::uint32_t value,
+                              std::uint32_t offset) noexcept {
     const auto places = static_cast<std::uint32_t>(input.table->positions.size());
     for (std::uint32_t tries = 0; tries < places; ++tries) {
-      if (tries == kTriesInHope && !anybody(input)) return std::nullopt;
-      if (const auto slot = take(input, Hash::place(value, offset, *input.table))) return slot;
+      if (tries == kTriesInHope && !anybody(input)) return kNoServer;
+      const ServerSlot slot = take(input, Hash::place(value, offset, *input.table));
+      if (slot != kNoServer) return slot;
       if (++offset == places) offset = 0;
     }
-    return std::nullopt;
+    return kNoServer;
   }
-  static std::optional<ServerSlot> take(const PickInput& input, std::uint32_t place) noexcept {
+  static ServerSlot take(const PickInput& input, std::uint32_t place) noexcept {
     const Candidate& candidate = input.candidates[input.table->positions[place]];
-    if (!eligible(candidate, input.loads)) return std::nullopt;
+    if (!eligible(candidate, input.loads)) return kNoServer;
     return candidate.slot;
   }
   static bool anybody(const PickInput& input) noexcept {

@@ -22,12 +22,12 @@ LookupTable make_destination_hash_table(std::span<const Candidate> candidates) {
   return table;
 }
 
-std::optional<ServerSlot> DestinationHash::pick(const PickInput& input) noexcept {
+ServerSlot DestinationHash::pick(const PickInput& input) noexcept {
   const std::uint32_t place = hash_32(fold_address(input.destination_address), kPlaceBits);
   const std::uint32_t position = input.table->positions[place];
-  if (position == LookupTable::kNobody) return std::nullopt;
+  if (position == LookupTable::kNobody) return kNoServer;
   const Candidate& candidate = input.candidates[position];
-  if (!eligible(candidate, input.loads)) return std::nullopt;
+  if (!eligible(candidate, input.loads)) return kNoServer;
   return candidate.slot;
 }
 

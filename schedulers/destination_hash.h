@@ -18,7 +18,7 @@ class DestinationHash final : public Scheduler {
  public:
   void bind(std::span<const Candidate>) override {}
   void apply(const Edit&) noexcept override {}
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
+  ServerSlot pick(const PickInput& input) noexcept override;
 };
 
 LookupTable make_destination_hash_table(std::span<const Candidate> candidates);

@@ -3,7 +3,7 @@
 
 namespace weir {
 
-std::optional<ServerSlot> LocalityLeastConnection::pick(const PickInput& input) noexcept {
+ServerSlot LocalityLeastConnection::pick(const PickInput& input) noexcept {
   const auto forget = [](RememberedServer&) noexcept {};
   const DestinationKey key = destination_key(input.destination_address);
   cache_.pass_time(input.now_ms, input.lblc_expiration, forget);
@@ -13,7 +13,7 @@ std::optional<ServerSlot> LocalityLeastConnection::pick(const PickInput& input) 
     if (server != nullptr && does(*server, input)) return server->slot;
   }
   const RankedServer* best = index_.best(input);
-  if (best == nullptr) return std::nullopt;
+  if (best == nullptr) return kNoServer;
   if (remembered == nullptr) remembered = cache_.insert(key);
   if (remembered != nullptr) *remembered = index_.remember(*best);
   return best->slot;

@@ -10,7 +10,7 @@ LocalityReplication::LocalityReplication(LoadWriters writers, unsigned workers, 
   for (std::uint32_t at = 0; at + 1 < members_.size(); ++at) members_[at].next = at + 1;
 }
 
-std::optional<ServerSlot> LocalityReplication::pick(const PickInput& input) noexcept {
+ServerSlot LocalityReplication::pick(const PickInput& input) noexcept {
   const auto forget = [this](Set& set) noexcept { release(set); };
   const DestinationKey key = destination_key(input.destination_address);
   cache_.pass_time(input.now_ms, input.lblcr_expiration, forget);
@@ -22,7 +22,7 @@ std::optional<ServerSlot> LocalityReplication::pick(const PickInput& input) noex
     if (least != nullptr && !index_.should_give_way(*least, input)) return least->slot;
   }
   const RankedServer* best = index_.best(input);
-  if (best == nullptr) return std::nullopt;
+  if (best == nullptr) return kNoServer;
   if (set == nullptr) set = cache_.insert(key);
   if (set != nullptr) join(*set, *best);
   return best->slot;

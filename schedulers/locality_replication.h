@@ -32,7 +32,7 @@ class LocalityReplication final : public Scheduler {
   void apply(const Edit& edit) noexcept override { index_.apply(edit); }
   void load_changed(ServerSlot slot) noexcept override { index_.load_changed(slot); }
   bool asks_one_owner() const noexcept override { return true; }
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
+  ServerSlot pick(const PickInput& input) noexcept override;
 
  private:
   static constexpr std::uint32_t kNone = 0xffffffff;

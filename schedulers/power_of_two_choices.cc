@@ -54,15 +54,15 @@ const Candidate* PowerOfTwoChoices::draw_eligible(const PickInput& input) noexce
   return last;
 }
 
-std::optional<ServerSlot> PowerOfTwoChoices::pick(const PickInput& input) noexcept {
+ServerSlot PowerOfTwoChoices::pick(const PickInput& input) noexcept {
   const std::vector<std::uint64_t>& sums = input.table->running_weights;
-  if (sums.empty() || sums.back() == 0) return std::nullopt;
+  if (sums.empty() || sums.back() == 0) return kNoServer;
   const Candidate* first = draw_one(input);
   const Candidate* second = draw_one(input);
   // Drawing again until both are eligible is to draw among the eligible.
   if (first == nullptr) first = draw_eligible(input);
   if (second == nullptr) second = draw_eligible(input);
-  if (first == nullptr || second == nullptr) return std::nullopt;
+  if (first == nullptr || second == nullptr) return kNoServer;
   const std::uint64_t first_cost =
       overhead(input.loads.load(first->slot)) * static_cast<std::uint32_t>(second->weight);
   const std::uint64_t second_cost =

@@ -24,7 +24,7 @@ class PowerOfTwoChoices final : public Scheduler {
 
   void bind(std::span<const Candidate>) override {}
   void apply(const Edit&) noexcept override {}
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
+  ServerSlot pick(const PickInput& input) noexcept override;
 
  private:
   std::uint64_t draw(std::uint64_t last) noexcept;

@@ -23,30 +23,29 @@ void RoundRobin::apply(const Edit& edit) noexcept {
   }
 }
 
-std::optional<ServerSlot> RoundRobin::pick(const PickInput& input) noexcept {
+ServerSlot RoundRobin::pick(const PickInput& input) noexcept {
   const auto size = static_cast<std::uint32_t>(input.candidates.size());
   if (!started_) {
     started_ = true;
     next_ = first_position(input);
   }
   const std::uint32_t next = std::min(next_, size);
-  const auto picked = take_first_eligible(input, next, size);
-  return picked ? picked : take_first_eligible(input, 0, next);
+  const ServerSlot picked = take_first_eligible(input, next, size);
+  return picked != kNoServer ? picked : take_first_eligible(input, 0, next);
 }
 
 std::uint32_t RoundRobin::first_position(const PickInput& input) const noexcept {
   return static_cast<std::uint32_t>(input.candidates.size() * worker_ / workers_);
 }
 
-std::optional<ServerSlot> RoundRobin::take_first_eligible(const PickInput& input,
-                                                          std::uint32_t from,
-                                                          std::uint32_t to) noexcept {
+ServerSlot RoundRobin::take_first_eligible(const PickInput& input, std::uint32_t from,
+                                           std::uint32_t to) noexcept {
   for (std::uint32_t at = from; at < to; ++at) {
     if (!eligible(input.candidates[at], input.loads)) continue;
     next_ = at + 1;
     return input.candidates[at].slot;
   }
-  return std::nullopt;
+  return kNoServer;
 }
 
 }  // namespace weir

@@ -24,12 +24,12 @@ class RoundRobin final : public Scheduler {
 
   void bind(std::span<const Candidate> candidates) override;
   void apply(const Edit& edit) noexcept override;
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
+  ServerSlot pick(const PickInput& input) noexcept override;
 
  private:
   std::uint32_t first_position(const PickInput& input) const noexcept;
-  std::optional<ServerSlot> take_first_eligible(const PickInput& input, std::uint32_t from,
-                                                std::uint32_t to) noexcept;
+  ServerSlot take_first_eligible(const PickInput& input, std::uint32_t from,
+                                 std::uint32_t to) noexcept;
 
   const unsigned worker_;
   const unsigned workers_;

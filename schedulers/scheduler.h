@@ -23,6 +23,7 @@ namespace weir {
 
 // A real server's stable place in all per-worker arrays; reused only after it is free everywhere.
 using ServerSlot = std::uint32_t;
+inline constexpr ServerSlot kNoServer = 0xffffffff;
 
 // One real server of the list that a scheduler picks from.
 struct Candidate {
@@ -130,8 +131,9 @@ class Scheduler {
 
   // On packets' time: these never allocate, block or fail otherwise than by no pick.
   virtual void apply(const Edit& edit) noexcept = 0;
-  // One of `candidates`, or nothing where no real server may take the connection.
-  virtual std::optional<ServerSlot> pick(const PickInput& input) noexcept = 0;
+  // One of `candidates`, or kNoServer where none may take the connection. Not an
+  // optional: gcc 12 writes that to memory in two parts and reads it back as one, a stall of 5 ns.
+  virtual ServerSlot pick(const PickInput& input) noexcept = 0;
   // This worker's own load of a slot has changed.
   virtual void load_changed(ServerSlot) noexcept {}
   // Whether all choices for one destination are to be asked of one worker, because it remembers.

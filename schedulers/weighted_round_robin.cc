@@ -81,25 +81,26 @@ void WeightedRoundRobin::adopt(std::int32_t weight_gcd, std::int32_t max_weight)
   }
 }
 
-std::optional<ServerSlot> WeightedRoundRobin::pick(const PickInput& input) noexcept {
-  if (top_ == 0) return std::nullopt;
+ServerSlot WeightedRoundRobin::pick(const PickInput& input) noexcept {
+  if (top_ == 0) return kNoServer;
   if (!started_) {
     started_ = true;
     start_staggered(input.candidates);
   }
-  if (const auto picked = take_first_at_level(input)) return picked;
+  const ServerSlot picked = take_first_at_level(input);
+  if (picked != kNoServer) return picked;
   // IPVS walks the list once for each level; what it finds depends only on the heaviest.
   const std::int32_t weight = heaviest(input);
   if (weight == 0) {
     rest_after_refusal();
-    return std::nullopt;
+    return kNoServer;
   }
   sink_to(weight);
   next_ = 0;
   return take_first_at_level(input);
 }
 
-std::optional<ServerSlot> WeightedRoundRobin::take_first_at_level(const PickInput& input) noexcept {
+ServerSlot WeightedRoundRobin::take_first_at_level(const PickInput& input) noexcept {
   const auto size = static_cast<std::uint32_t>(input.candidates.size());
   for (std::uint32_t at = next_of_weight(input, next_, level_); at < size;
        at = next_of_weight(input, at + 1, level_)) {
@@ -108,7 +109,7 @@ std::optional<ServerSlot> WeightedRoundRobin::take_first_at_level(const PickInpu
     next_ = at + 1;
     return slot;
   }
-  return std::nullopt;
+  return kNoServer;
 }
 
 // Where IPVS's search ends that found nobody: at the head of the highest level, except from the

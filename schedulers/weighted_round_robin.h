@@ -29,11 +29,11 @@ class WeightedRoundRobin final : public Scheduler {
 
   void bind(std::span<const Candidate> candidates) override;
   void apply(const Edit& edit) noexcept override;
-  std::optional<ServerSlot> pick(const PickInput& input) noexcept override;
+  ServerSlot pick(const PickInput& input) noexcept override;
 
  private:
   void adopt(std::int32_t weight_gcd, std::int32_t max_weight) noexcept;
-  std::optional<ServerSlot> take_first_at_level(const PickInput& input) noexcept;
+  ServerSlot take_first_at_level(const PickInput& input) noexcept;
   void rest_after_refusal() noexcept;
   void sink_to(std::int32_t weight) noexcept;
   void start_staggered(std::span<const Candidate> candidates) noexcept;

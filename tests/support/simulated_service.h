@@ -137,7 +137,8 @@ class SimulatedService final : public LoadView {
 
   // 0 where nobody may take the connection.
   ServerSlot pick(unsigned worker = 0) const {
-    return schedulers_[worker]->pick(input()).value_or(0);
+    const ServerSlot slot = schedulers_[worker]->pick(input());
+    return slot == kNoServer ? 0 : slot;
   }
 
   // ---- Looks ----
