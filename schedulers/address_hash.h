@@ -27,34 +27,33 @@ inline std::uint32_t hash_32(std::uint32_t value, unsigned bits) noexcept {
   return (value * 0x61C88647U) >> (32 - bits);
 }
 
+// Of SipHash.
+struct SipState {
+  std::uint64_t v0, v1, v2, v3;
+
+  constexpr SipState next() const noexcept {
+    const std::uint64_t sum_01 = v0 + v1;
+    const std::uint64_t sum_23 = v2 + v3;
+    const std::uint64_t mixed_1 = std::rotl(v1, 13) ^ sum_01;
+    const std::uint64_t mixed_3 = std::rotl(v3, 16) ^ sum_23;
+    const std::uint64_t sum_03 = std::rotl(sum_01, 32) + mixed_3;
+    const std::uint64_t sum_21 = sum_23 + mixed_1;
+    return {sum_03, std::rotl(mixed_1, 17) ^ sum_21, std::rotl(sum_21, 32),
+            std::rotl(mixed_3, 21) ^ sum_03};
+  }
+};
+
 // SipHash with one round a word and three at the end, of one 32-bit little-endian word, cut to
 // 32 bits; both halves of the key are `key`.
-inline std::uint32_t siphash_1_3(std::uint32_t word, std::uint64_t key) noexcept {
-  std::uint64_t v0 = 0x736f6d6570736575ULL ^ key;
-  std::uint64_t v1 = 0x646f72616e646f6dULL ^ key;
-  std::uint64_t v2 = 0x6c7967656e657261ULL ^ key;
-  std::uint64_t v3 = 0x7465646279746573ULL ^ key;
-  const auto round = [&]() noexcept {
-    v0 += v1;
-    v1 = std::rotl(v1, 13) ^ v0;
-    v0 = std::rotl(v0, 32);
-    v2 += v3;
-    v3 = std::rotl(v3, 16) ^ v2;
-    v0 += v3;
-    v3 = std::rotl(v3, 21) ^ v0;
-    v2 += v1;
-    v1 = std::rotl(v1, 17) ^ v2;
-    v2 = std::rotl(v2, 32);
-  };
+constexpr std::uint32_t siphash_1_3(std::uint32_t word, std::uint64_t key) noexcept {
   const std::uint64_t block = std::uint64_t{4} << 56 | word;  // the length in bytes, the word
-  v3 ^= block;
-  round();
-  v0 ^= block;
-  v2 ^= 0xff;
-  round();
-  round();
-  round();
-  return static_cast<std::uint32_t>(v0 ^ v1 ^ v2 ^ v3);
+  SipState state{0x736f6d6570736575ULL ^ key, 0x646f72616e646f6dULL ^ key,
+                 0x6c7967656e657261ULL ^ key, 0x7465646279746573ULL ^ key ^ block};
+  state = state.next();
+  state.v0 ^= block;
+  state.v2 ^= 0xff;
+  state = state.next().next().next();
+  return static_cast<std::uint32_t>(state.v0 ^ state.v1 ^ state.v2 ^ state.v3);
 }
 
 }  // namespace weir
