@@ -1,26 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "schedulers/destination_cache.h"
 
-#include <cstring>
-
 namespace weir {
 
-DestinationKey destination_key(std::span<const std::uint8_t> address) noexcept {
-  DestinationKey key{};
-  if (address.size() == 4) {
-    std::memcpy(key.data(), address.data(), 4);
-  } else if (address.size() == 16) {
-    std::memcpy(key.data(), address.data(), 16);
-  }
-  return key;
-}
-
-CacheChecks::Kind CacheChecks::pass_time(std::uint32_t now_ms, bool crowded) noexcept {
+CacheChecks::Kind CacheChecks::go_on(std::uint32_t now_ms, bool crowded) noexcept {
   if (!started_) {
     started_ = true;
     now_ms_ = now_ms;
   }
-  if (now_ms == now_ms_) return Kind::none;
   const std::uint64_t passed_ms = std::uint64_t{now_ms - now_ms_} + rest_ms_;
   now_ms_ = now_ms;
   now_ += static_cast<std::uint32_t>(passed_ms / 1000);

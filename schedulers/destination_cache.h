@@ -14,9 +14,9 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -28,7 +28,9 @@ class CacheChecks {
   enum class Kind : std::uint8_t { none, idle, full };
 
   // Time passes. The check that is due, if any; `crowded`: there are more entries than kMost.
-  Kind pass_time(std::uint32_t now_ms, bool crowded) noexcept;
+  Kind pass_time(std::uint32_t now_ms, bool crowded) noexcept {
+    return started_ && now_ms == now_ms_ ? Kind::none : go_on(now_ms, crowded);
+  }
   std::uint32_t now() const noexcept { return now_; }  // seconds since the first call
   // When the last full check was due; 0: never.
   std::uint32_t last_full() const noexcept { return last_full_; }
@@ -36,6 +38,8 @@ class CacheChecks {
  private:
   static constexpr std::uint32_t kInterval = 60;
   static constexpr std::uint32_t kChecksToFull = 30;
+
+  Kind go_on(std::uint32_t now_ms, bool crowded) noexcept;
 
   bool started_ = false;
   std::uint32_t now_ms_ = 0;
@@ -46,9 +50,23 @@ class CacheChecks {
   std::uint32_t checks_ = 1;  // IPVS begins to count at 1
 };
 
-using DestinationKey = std::array<std::uint64_t, 2>;
+struct DestinationKey {
+  std::uint64_t first = 0;
+  std::uint64_t second = 0;
+  friend bool operator==(const DestinationKey&, const DestinationKey&) noexcept = default;
+};
+
 // 4 or 16 bytes as on the wire.
-DestinationKey destination_key(std::span<const std::uint8_t> address) noexcept;
+inline DestinationKey destination_key(std::span<const std::uint8_t> address) noexcept {
+  DestinationKey key;
+  if (address.size() == 4) {
+    std::memcpy(&key.first, address.data(), 4);
+  } else if (address.size() == 16) {
+    std::memcpy(&key.first, address.data(), 8);
+    std::memcpy(&key.second, address.data() + 8, 8);
+  }
+  return key;
+}
 
 // Release: called with the Content of an entry that goes.
 template <class Content>
@@ -129,8 +147,8 @@ class DestinationCache {
     return bits;
   }
   std::size_t bucket_of(const DestinationKey& key) const noexcept {
-    std::uint64_t hash = (key[0] ^ seed_) * 0x9e3779b97f4a7c15ULL;
-    hash = (hash ^ hash >> 32 ^ key[1]) * 0xd6e8feb86659fd93ULL;
+    std::uint64_t hash = (key.first ^ seed_) * 0x9e3779b97f4a7c15ULL;
+    hash = (hash ^ hash >> 32 ^ key.second) * 0xd6e8feb86659fd93ULL;
     return (hash ^ hash >> 32) & (buckets_.size() - 1);
   }
 
