@@ -2,6 +2,7 @@
 #include "schedulers/maglev_hash.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <numeric>
 
@@ -10,14 +11,33 @@
 namespace weir {
 namespace {
 
-// A real server's walk through its permutation: place, place + skip, ... modulo the places.
+constexpr std::uint32_t kLooks = 8;
+
+// A real server's walk through its permutation: place + skip, place + 2 skip, ... modulo the
+// places.
 struct Walk {
-  std::uint32_t position;  // in the list
-  std::uint32_t turns;     // places in a row
-  std::uint32_t place;     // taken last, or where it begins
-  std::uint32_t skip;
-  std::uint32_t inverse = 0;  // of skip, modulo the places; 0: not yet known
+  std::uint32_t position;                    // in the list
+  std::uint32_t turns;                       // places in a row
+  std::uint32_t place;                       // taken last, or the one before it begins
+  std::uint32_t inverse = 0;                 // of the skip, modulo the places; 0: not yet known
+  std::array<std::uint32_t, kLooks> skip{};  // once, twice, ... modulo the places
 };
+
+// Both less than `places`.
+std::uint32_t sum_modulo(std::uint32_t a, std::uint32_t b, std::uint32_t places) {
+  return std::min(a + b, a + b - places);  // the latter wraps where it is too much
+}
+
+Walk make_walk(std::uint32_t position, std::uint32_t turns, std::uint32_t name,
+               std::uint32_t places) {
+  const std::uint32_t begin = siphash_1_3(name, kMaglevOffsetKey) % places;
+  const std::uint32_t skip = siphash_1_3(name, kMaglevSkipKey) % (places - 1) + 1;
+  Walk walk{
+      .position = position, .turns = turns, .place = sum_modulo(begin, places - skip, places)};
+  std::uint32_t distance = 0;
+  for (std::uint32_t& far : walk.skip) far = distance = sum_modulo(distance, skip, places);
+  return walk;
+}
 
 // ip_vs_mh_shift_weight(): the highest bits of the weights count, fewer in a smaller table.
 int turns_shift(std::uint32_t greatest, std::uint32_t places) {
@@ -44,83 +64,106 @@ std::vector<Walk> make_walks(std::span<const Candidate> candidates,
     const auto weight = static_cast<std::uint32_t>(candidates[at].last_weight);
     const std::uint32_t name =
         fold_address(std::span(names[at].address).first(names[at].service_bytes)) + names[at].port;
-    walks.push_back({.position = at,
-                     .turns = std::max(weight / divisor >> shift, 1U),
-                     .place = siphash_1_3(name, kMaglevOffsetKey) % places,
-                     .skip = siphash_1_3(name, kMaglevSkipKey) % (places - 1) + 1});
+    walks.push_back(make_walk(at, std::max(weight / divisor >> shift, 1U), name, places));
   }
   return walks;
 }
 
 // The table while it is filled. While many places are free, the next free one of a permutation is
-// soon found by going along it. The last ones would take most of the time so; for these it is asked
-// of each free place how far along the permutation it lies.
+// soon found by going along it, looking at several at a time. The last ones would take most of the
+// time so; for these it is asked of each free place how far along the permutation it lies.
 class Filling {
  public:
   Filling(std::vector<std::uint32_t>& positions, std::uint32_t places)
-      : positions_(positions),
-        places_(places),
-        modulus_(places),
-        taken_(places / 64 + 1),
-        free_(places) {}
+      : positions_(positions), places_(places), modulus_(places), taken_(places), free_(places) {}
 
   bool full() const { return free_ == 0; }
 
-  void take_next(Walk& walk) {
-    if (std::uint64_t{free_} * free_ > places_) {
-      walk_on(walk);
-    } else {
-      take_nearest(walk);
-    }
-    positions_[walk.place] = walk.position;
-    --free_;
+  void take_turns(Walk& walk) {
+    std::uint32_t turns = std::min(walk.turns, free_);
+    if (turns == 1 && many_free()) return take(walk, next_free(walk));
+    while (turns > 0 && many_free()) turns -= take_next(walk, turns);
+    for (; turns > 0; --turns) take(walk, nearest_free(walk));
   }
 
  private:
-  bool is_taken(std::uint32_t place) const { return (taken_[place / 64] >> place % 64 & 1) != 0; }
-
-  void walk_on(Walk& walk) {
-    std::uint32_t place = walk.place;
-    while (is_taken(place)) {
-      place += walk.skip;
-      if (place >= places_) place -= places_;
+  // The next places of a permutation.
+  struct Next {
+    std::array<std::uint32_t, kLooks> places;
+    std::uint32_t free;  // bit i: places[i] is free
+    std::uint32_t first_free() const {
+      return places[static_cast<std::size_t>(std::countr_zero(free))];
     }
-    taken_[place / 64] |= std::uint64_t{1} << place % 64;
+  };
+
+  bool many_free() const { return 2 * std::uint64_t{free_} * free_ > places_; }
+
+  void take(Walk& walk, std::uint32_t place) {
+    taken_[place] = 1;
+    positions_[place] = walk.position;
     walk.place = place;
+    --free_;
   }
 
-  void take_nearest(Walk& walk) {
+  // Looks at all before anybody branches: what the next look finds is hard to predict.
+  Next look_on(const Walk& walk, std::uint32_t from) const {
+    Next next{.free = 0};
+    for (std::size_t look = 0; look < kLooks; ++look) {
+      next.places[look] = sum_modulo(from, walk.skip[look], places_);
+    }
+    for (std::size_t look = 0; look < kLooks; ++look) {
+      next.free |= static_cast<std::uint32_t>(taken_[next.places[look]] ^ 1) << look;
+    }
+    return next;
+  }
+
+  std::uint32_t next_free(const Walk& walk) const {
+    Next next = look_on(walk, walk.place);
+    while (next.free == 0) next = look_on(walk, next.places.back());
+    return next.first_free();
+  }
+  // `most` at most, from one look on; how many these were.
+  std::uint32_t take_next(Walk& walk, std::uint32_t most) {
+    Next next = look_on(walk, walk.place);
+    for (std::uint32_t count = 0;; next.free &= next.free - 1) {
+      if (next.free == 0) {
+        walk.place = next.places.back();
+        return count;
+      }
+      take(walk, next.first_free());
+      if (++count == most) return count;
+    }
+  }
+
+  std::uint32_t nearest_free(Walk& walk) {
     if (last_.empty()) list_last();
-    if (walk.inverse == 0) walk.inverse = modulus_.inverse(walk.skip);
+    if (walk.inverse == 0) walk.inverse = modulus_.inverse(walk.skip[0]);
+    const std::uint32_t next = sum_modulo(walk.place, walk.skip[0], places_);
     std::size_t nearest = 0;
     std::uint32_t least = places_;
     for (std::size_t i = 0; i < last_.size(); ++i) {
-      const std::uint32_t steps = steps_to(last_[i], walk);
+      const std::uint32_t distance = sum_modulo(last_[i], places_ - next, places_);
+      const std::uint32_t steps = modulus_.product(distance, walk.inverse);
       if (steps >= least) continue;
       least = steps;
       nearest = i;
     }
-    walk.place = last_[nearest];
+    const std::uint32_t place = last_[nearest];
     last_[nearest] = last_.back();
     last_.pop_back();
-  }
-
-  std::uint32_t steps_to(std::uint32_t place, const Walk& walk) const {
-    const std::uint32_t distance =
-        place >= walk.place ? place - walk.place : place + places_ - walk.place;
-    return modulus_.product(distance, walk.inverse);
+    return place;
   }
 
   void list_last() {
     for (std::uint32_t place = 0; place < places_; ++place) {
-      if (!is_taken(place)) last_.push_back(place);
+      if (taken_[place] == 0) last_.push_back(place);
     }
   }
 
   std::vector<std::uint32_t>& positions_;
   const std::uint32_t places_;
   const Modulus modulus_;
-  std::vector<std::uint64_t> taken_;  // a bit for each place
+  std::vector<std::uint8_t> taken_;  // 1: the place has been taken
   std::uint32_t free_;
   std::vector<std::uint32_t> last_;  // the free places, once they are few
 };
@@ -141,11 +184,7 @@ LookupTable make_maglev_table(std::span<const Candidate> candidates,
   if (walks.empty()) return table;
   Filling filling(table.positions, places);
   while (!filling.full()) {
-    for (Walk& walk : walks) {
-      for (std::uint32_t turn = 0; turn < walk.turns && !filling.full(); ++turn) {
-        filling.take_next(walk);
-      }
-    }
+    for (Walk& walk : walks) filling.take_turns(walk);
   }
   return table;
 }
