@@ -221,9 +221,12 @@ SchedulerOptions Services::scheduler_options(const ServiceRecord& service) {
 }
 
 // The table for the list as it is: the one that is there already, where nothing has changed.
-std::shared_ptr<const LookupTable> Services::table_of(const ServiceRecord& service,
+std::shared_ptr<const LookupTable> Services::table_of(ServiceRecord& service,
                                                       const std::vector<Candidate>& list) {
-  if (service.removed) return nullptr;
+  if (service.removed) {
+    service.tables = {};
+    return nullptr;
+  }
   const SchedulerOptions options = scheduler_options(service);
   const Service* before = service.published.get();
   const bool same = before != nullptr && !before->removed && before->scheduler_options == options &&
@@ -239,7 +242,8 @@ std::shared_ptr<const LookupTable> Services::table_of(const ServiceRecord& servi
                      .service_bytes = static_cast<std::uint8_t>(ipv4 ? 4 : 16),
                      .port = server->spec.port});
   }
-  return make_table(options, list, names);
+  if (service.tables.options() != options) service.tables = TableMaker(options);
+  return service.tables.make(list, names);
 }
 
 void Services::retire(std::shared_ptr<const void> part) {

@@ -148,6 +148,7 @@ class Services final : public ServiceTable {
     std::vector<std::unique_ptr<Server>> servers;  // newest first
     std::vector<std::unique_ptr<Server>> trash;
     std::shared_ptr<SchedulerSet> schedulers;
+    TableMaker tables;
     std::uint64_t first_edit = 0;
     std::vector<Edit> edits;
     // Made for `local_addresses`, and again when those change.
@@ -177,7 +178,7 @@ class Services final : public ServiceTable {
   Candidate candidate_of(const ServiceRecord& service, const Server& server) const;
   std::vector<Candidate> candidates_of(const ServiceRecord& service) const;
   static SchedulerOptions scheduler_options(const ServiceRecord& service);
-  static std::shared_ptr<const LookupTable> table_of(const ServiceRecord& service,
+  static std::shared_ptr<const LookupTable> table_of(ServiceRecord& service,
                                                      const std::vector<Candidate>& list);
   void note_edit(ServiceRecord& service, Edit::Kind kind, std::size_t position,
                  const Server& server);

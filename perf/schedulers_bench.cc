@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nanoseconds per pick, by scheduler and number of real servers, and microseconds per table.
+// Nanoseconds per pick, by scheduler and number of real servers, and microseconds per table: made
+// anew (BM_table), and after a real server has come (BM_table_add) or gone (BM_table_remove).
 //
 // BM_pick is the choice alone, with loads that do not change. BM_connect is all that a connection
 // costs its scheduler: the choice, the change of the load that it makes, and the change by another
@@ -10,6 +11,7 @@
 
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "schedulers/scheduler.h"
@@ -107,8 +109,19 @@ class Bench final : public LoadView {
     return least->slot;
   }
 
-  std::shared_ptr<const LookupTable> make_table_again(const SchedulerOptions& options) const {
-    return make_table(options, candidates_, names_);
+  std::shared_ptr<const LookupTable> make_table_again(TableMaker& maker) const {
+    return maker.make(candidates_, names_);
+  }
+  // Others in turn leave the list and come to its head.
+  void remove_one() {
+    const auto at = static_cast<std::ptrdiff_t>(turn_++ * 7919 % candidates_.size());
+    removed_ = {candidates_[static_cast<std::size_t>(at)], names_[static_cast<std::size_t>(at)]};
+    candidates_.erase(candidates_.begin() + at);
+    names_.erase(names_.begin() + at);
+  }
+  void add_removed() {
+    candidates_.insert(candidates_.begin(), removed_.first);
+    names_.insert(names_.begin(), removed_.second);
   }
 
  private:
@@ -123,6 +136,7 @@ class Bench final : public LoadView {
   std::vector<OneLoad> loads_;
   std::vector<Candidate> candidates_;
   std::vector<ServerName> names_;
+  std::pair<Candidate, ServerName> removed_;
   std::vector<std::uint32_t> clients_;
   std::vector<ServerSlot> picks_ = std::vector<ServerSlot>(1024);
   std::unique_ptr<Scheduler> scheduler_;
@@ -152,7 +166,45 @@ void table(benchmark::State& state, const std::string& name, Bench::Weights weig
   const SchedulerOptions options{.name = name,
                                  .table_size = static_cast<std::uint32_t>(state.range(1))};
   const Bench bench(options, static_cast<std::uint32_t>(state.range(0)), weights);
-  for (auto _ : state) benchmark::DoNotOptimize(bench.make_table_again(options));
+  for (auto _ : state) {
+    TableMaker maker(options);
+    benchmark::DoNotOptimize(bench.make_table_again(maker));
+  }
+}
+
+// Tables live until the next but one, as where workers still use them.
+void table_add(benchmark::State& state, const std::string& name, Bench::Weights weights) {
+  const SchedulerOptions options{.name = name,
+                                 .table_size = static_cast<std::uint32_t>(state.range(1))};
+  Bench bench(options, static_cast<std::uint32_t>(state.range(0)), weights);
+  TableMaker maker(options);
+  auto with = bench.make_table_again(maker);
+  for (auto _ : state) {
+    state.PauseTiming();
+    bench.remove_one();
+    const auto without = bench.make_table_again(maker);
+    bench.add_removed();
+    state.ResumeTiming();
+    with = bench.make_table_again(maker);
+  }
+}
+
+void table_remove(benchmark::State& state, const std::string& name, Bench::Weights weights) {
+  const SchedulerOptions options{.name = name,
+                                 .table_size = static_cast<std::uint32_t>(state.range(1))};
+  Bench bench(options, static_cast<std::uint32_t>(state.range(0)), weights);
+  TableMaker maker(options);
+  auto without = bench.make_table_again(maker);
+  for (auto _ : state) {
+    state.PauseTiming();
+    const auto with = bench.make_table_again(maker);
+    bench.remove_one();
+    state.ResumeTiming();
+    without = bench.make_table_again(maker);
+    state.PauseTiming();
+    bench.add_removed();
+    state.ResumeTiming();
+  }
 }
 
 void add_all() {
@@ -181,11 +233,16 @@ void add_all() {
         ->Unit(benchmark::kMicrosecond)
         ->Args({1000, 4093})
         ->Args({1000, 65521});
-    benchmark::RegisterBenchmark((std::string("BM_table/conhash/") + text).c_str(), table,
-                                 "conhash", weights)
-        ->Unit(benchmark::kMicrosecond)
-        ->Args({1000, 65521})
-        ->Args({1000, 262139});
+    for (const auto& [what, benchmark] :
+         {std::pair("BM_table/conhash/", &table), std::pair("BM_table_add/conhash/", &table_add),
+          std::pair("BM_table_remove/conhash/", &table_remove)}) {
+      benchmark::RegisterBenchmark((std::string(what) + text).c_str(), benchmark, "conhash",
+                                   weights)
+          ->Unit(benchmark::kMicrosecond)
+          ->Args({3, 262139})
+          ->Args({1000, 65521})
+          ->Args({1000, 262139});
+    }
   }
 }
 

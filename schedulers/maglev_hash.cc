@@ -23,7 +23,7 @@ struct Walk {
   std::array<std::uint32_t, kLooks> skip{};  // once, twice, ... modulo the places
 };
 
-// Both less than `places`.
+// Of a < places and b <= places.
 std::uint32_t sum_modulo(std::uint32_t a, std::uint32_t b, std::uint32_t places) {
   return std::min(a + b, a + b - places);  // the latter wraps where it is too much
 }

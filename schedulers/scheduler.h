@@ -10,8 +10,10 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +43,7 @@ struct ServerName {
   std::array<std::uint8_t, 16> address{};
   std::uint8_t service_bytes = 4;
   std::uint16_t port = 0;
+  friend auto operator<=>(const ServerName&, const ServerName&) = default;
 };
 
 // Connections of one real server (IPVS: activeconns, inactconns), templates not counted.
@@ -150,8 +153,25 @@ std::optional<std::string> check_options(const SchedulerOptions& options);
 std::unique_ptr<Scheduler> make_scheduler(const SchedulerOptions& options, unsigned worker,
                                           unsigned workers);
 
-// What the scheduler of these options looks up, or null where it looks up nothing. `names` are
-// those of `candidates`, one by one. Pure: the same list gives the same table. Any thread.
+// Makes what the scheduler of its options looks up, for one list after the other. The same list
+// gives the same table, whatever lists came before; but a table may cost less after one that is
+// much the same. Control thread.
+class TableMaker {
+ public:
+  TableMaker() = default;  // of nothing
+  explicit TableMaker(SchedulerOptions options);
+
+  const SchedulerOptions& options() const { return options_; }
+  // Null where the scheduler looks up nothing. `names` are those of `candidates`, one by one.
+  std::shared_ptr<const LookupTable> make(std::span<const Candidate> candidates,
+                                          std::span<const ServerName> names);
+
+ private:
+  SchedulerOptions options_;
+  std::function<LookupTable(std::span<const Candidate>, std::span<const ServerName>)> rule_;
+};
+
+// A single table.
 std::shared_ptr<const LookupTable> make_table(const SchedulerOptions& options,
                                               std::span<const Candidate> candidates,
                                               std::span<const ServerName> names);

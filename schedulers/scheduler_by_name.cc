@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <random>
+#include <utility>
 
 #include "schedulers/consistent_hash.h"
 #include "schedulers/destination_hash.h"
@@ -28,12 +30,8 @@ struct Place {
   unsigned workers;
 };
 
-// What a scheduler's table is made of.
-struct TableInput {
-  std::span<const Candidate> candidates;
-  std::span<const ServerName> names;
-  std::uint32_t size;  // from the options, or the default
-};
+using TableRule =
+    std::function<LookupTable(std::span<const Candidate>, std::span<const ServerName>)>;
 
 struct TableSizes {
   std::uint32_t least = 0;  // 0: not an option
@@ -44,7 +42,7 @@ struct TableSizes {
 struct Entry {
   std::string_view name;
   std::unique_ptr<Scheduler> (*make)(Place place);
-  LookupTable (*make_table)(const TableInput& input) = nullptr;
+  TableRule (*make_table_rule)(std::uint32_t size) = nullptr;
   TableSizes sizes = {};
 };
 
@@ -82,41 +80,42 @@ std::unique_ptr<Scheduler> make_by_locality(Place place) {
 }
 
 template <LookupTable (*make_of_list)(std::span<const Candidate>)>
-LookupTable make_table_of(const TableInput& input) {
-  return make_of_list(input.candidates);
+TableRule table_of(std::uint32_t) {
+  return [](std::span<const Candidate> candidates, std::span<const ServerName>) {
+    return make_of_list(candidates);
+  };
 }
 
-LookupTable make_consistent(const TableInput& input) {
-  return make_consistent_table(input.candidates, input.names, input.size);
+TableRule maglev_table(std::uint32_t size) {
+  return [size](std::span<const Candidate> candidates, std::span<const ServerName> names) {
+    return make_maglev_table(candidates, names, size);
+  };
 }
 
-LookupTable make_maglev(const TableInput& input) {
-  return make_maglev_table(input.candidates, input.names, input.size);
-}
+TableRule consistent_table(std::uint32_t size) { return ConsistentTables(size); }
 
 constexpr std::array kSchedulers = {
     Entry{"conhash",
           make<ConsistentHash>,
-          make_consistent,
+          consistent_table,
           {kLeastConsistentPlaces, kMostConsistentPlaces, kDefaultConsistentPlaces}},
-    Entry{"dh", make<DestinationHash>, make_table_of<make_destination_hash_table>},
+    Entry{"dh", make<DestinationHash>, table_of<make_destination_hash_table>},
     Entry{"fo", make_by_load<Failover>},
     Entry{"lblc", make_by_locality<LocalityLeastConnection>},
     Entry{"lblcr", make_by_locality<LocalityReplication>},
     Entry{"lc", make_by_load<LeastConnection>},
     Entry{"mh",
           make<MaglevHash>,
-          make_maglev,
+          maglev_table,
           {kLeastMaglevPlaces, kMostMaglevPlaces, kDefaultMaglevPlaces}},
     Entry{"nq", make_by_load<NeverQueue>},
     Entry{"ovf", make_by_load<Overflow>},
     Entry{"rr", make_staggered<RoundRobin>},
     Entry{"sed", make_by_load<ShortestExpectedDelay>},
-    Entry{"sh", make<SourceHash>, make_table_of<make_source_hash_table>},
-    Entry{"twos", make_random, make_table_of<make_power_of_two_choices_table>},
+    Entry{"sh", make<SourceHash>, table_of<make_source_hash_table>},
+    Entry{"twos", make_random, table_of<make_power_of_two_choices_table>},
     Entry{"wlc", make_by_load<WeightedLeastConnection>},
-    Entry{"wrr", make_staggered<WeightedRoundRobin>,
-          make_table_of<make_weighted_round_robin_table>},
+    Entry{"wrr", make_staggered<WeightedRoundRobin>, table_of<make_weighted_round_robin_table>},
 };
 
 constexpr auto kNames = [] {
@@ -220,18 +219,27 @@ std::unique_ptr<Scheduler> make_scheduler(const SchedulerOptions& options, unsig
   return entry == nullptr ? nullptr : entry->make({worker, workers});
 }
 
+TableMaker::TableMaker(SchedulerOptions options) : options_(std::move(options)) {
+  const Entry* entry = find(options_.name);
+  if (entry == nullptr || entry->make_table_rule == nullptr) return;
+  // A size that was set for another scheduler is not this one's.
+  const bool own_size = options_.table_size != 0 && !check_size(*entry, options_.table_size);
+  rule_ = entry->make_table_rule(own_size ? options_.table_size : entry->sizes.preset);
+}
+
+std::shared_ptr<const LookupTable> TableMaker::make(std::span<const Candidate> candidates,
+                                                    std::span<const ServerName> names) {
+  if (!rule_) return nullptr;
+  auto table = std::make_shared<LookupTable>(rule_(candidates, names));
+  table->falls_back = table->falls_back || has_flag(options_, Meaning::falls_back);
+  table->hashes_port = has_flag(options_, Meaning::hashes_port);
+  return table;
+}
+
 std::shared_ptr<const LookupTable> make_table(const SchedulerOptions& options,
                                               std::span<const Candidate> candidates,
                                               std::span<const ServerName> names) {
-  const Entry* entry = find(options.name);
-  if (entry == nullptr || entry->make_table == nullptr) return nullptr;
-  // A size that was set for another scheduler is not this one's.
-  const bool own_size = options.table_size != 0 && !check_size(*entry, options.table_size);
-  auto table = std::make_shared<LookupTable>(
-      entry->make_table({candidates, names, own_size ? options.table_size : entry->sizes.preset}));
-  table->falls_back = table->falls_back || has_flag(options, Meaning::falls_back);
-  table->hashes_port = has_flag(options, Meaning::hashes_port);
-  return table;
+  return TableMaker(options).make(candidates, names);
 }
 
 std::span<const std::string_view> scheduler_names() { return kNames; }

@@ -191,7 +191,8 @@ class SimulatedService final : public LoadView {
   void rebuild_table() {
     std::vector<ServerName> names;
     for (const Candidate& candidate : candidates_) names.push_back(name_of(candidate.slot));
-    table_ = make_table(options_, candidates_, names);
+    if (tables_.options() != options_) tables_ = TableMaker(options_);
+    table_ = tables_.make(candidates_, names);
   }
 
   SchedulerOptions options_;
@@ -199,6 +200,7 @@ class SimulatedService final : public LoadView {
   bool held_back_ = false;
   std::vector<std::unique_ptr<Scheduler>> schedulers_;
   std::vector<Candidate> candidates_;
+  TableMaker tables_;
   std::shared_ptr<const LookupTable> table_;
   std::vector<std::vector<Load>> loads_;  // by worker and slot
   std::vector<bool> overloaded_;

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "schedulers/address_hash.h"
 #include "schedulers/modulus.h"
@@ -265,6 +266,79 @@ TEST(ConsistentHash, IsAFunctionOfWhoIsThere) {
   for (std::size_t place = 0; place < one->positions.size(); ++place) {
     ASSERT_EQ(one->positions[place], 29 - other->positions[place]);
   }
+}
+
+// A random life of a list: real servers come to its head, go, change their weights, change places
+// with others, and get slots that others had.
+class ChangingList {
+ public:
+  void change() {
+    const auto dice = random_() % 10;
+    if (dice < 4 || list_.names.empty()) return add();
+    const std::uint32_t at = static_cast<std::uint32_t>(random_() % list_.names.size());
+    if (dice < 6) return remove(at);
+    if (dice < 7) return rename(at);
+    if (dice < 8) return swap_first(at);
+    list_.candidates[at].weight = weight();
+  }
+  const List& list() const { return list_; }
+
+ private:
+  std::int32_t weight() {
+    static constexpr std::array<std::int32_t, 8> kWeights = {0, 1, 1, 1, 2, 3, 10, 65535};
+    return kWeights[random_() % kWeights.size()];
+  }
+  void add() {
+    const auto slot = static_cast<ServerSlot>(slots_++ % 64);
+    if (std::ranges::count(list_.candidates, slot, &Candidate::slot) != 0) return;
+    list_.candidates.insert(list_.candidates.begin(), Candidate{slot, weight(), 1, 0});
+    list_.names.insert(list_.names.begin(), ipv4_name(names_++));
+  }
+  void remove(std::uint32_t at) {
+    list_.candidates.erase(list_.candidates.begin() + at);
+    list_.names.erase(list_.names.begin() + at);
+  }
+  void rename(std::uint32_t at) { list_.names[at] = ipv4_name(names_++); }
+  void swap_first(std::uint32_t at) {
+    std::swap(list_.candidates.front(), list_.candidates[at]);
+    std::swap(list_.names.front(), list_.names[at]);
+  }
+
+  std::mt19937 random_{3};
+  std::uint32_t slots_ = 0;
+  std::uint32_t names_ = 0;
+  List list_;
+};
+
+TEST(ConsistentHash, MakesATableOfAnotherAsItWouldMakeItAnew) {
+  for (const std::uint32_t size : {251U, 4093U, 65521U}) {
+    const SchedulerOptions options{.name = "conhash", .table_size = size};
+    TableMaker maker(options);
+    ChangingList changing;
+    const std::uint32_t rounds = 5'000'000 / size;
+    for (std::uint32_t round = 0; round < rounds; ++round) {
+      for (std::uint32_t i = 0; i <= round % 4; ++i) changing.change();
+      const List& list = changing.list();
+      const auto table = maker.make(list.candidates, list.names);
+      ASSERT_EQ(table->positions, list.table("conhash", size)->positions) << size << ", " << round;
+    }
+  }
+}
+
+TEST(ConsistentHash, RepairsALargeTable) {
+  TableMaker maker({.name = "conhash"});
+  List list = equal_servers(1000);
+  maker.make(list.candidates, list.names);
+  for (const std::uint32_t gone : {0U, 500U, 997U}) {
+    list.candidates.erase(list.candidates.begin() + gone);
+    list.names.erase(list.names.begin() + gone);
+    ASSERT_EQ(maker.make(list.candidates, list.names)->positions,
+              list.table("conhash", 0)->positions);
+  }
+  list.candidates.push_back({.slot = 1000, .weight = 1, .last_weight = 1});
+  list.names.push_back(ipv4_name(5000));
+  ASSERT_EQ(maker.make(list.candidates, list.names)->positions,
+            list.table("conhash", 0)->positions);
 }
 
 // Neighbours with neighbouring ports are one for IPVS's hash of names.
