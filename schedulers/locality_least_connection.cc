@@ -20,7 +20,8 @@ ServerSlot LocalityLeastConnection::pick(const PickInput& input) noexcept {
 }
 
 bool LocalityLeastConnection::does(const RankedServer& server, const PickInput& input) noexcept {
-  return server.weight > 0 && !index_.should_give_way(server, input);
+  return server.weight > 0 &&
+         !index_.should_give_way(server, input.loads.load(server.slot).active, input);
 }
 
 }  // namespace weir

@@ -16,10 +16,13 @@ ServerSlot LocalityReplication::pick(const PickInput& input) noexcept {
   cache_.pass_time(input.now_ms, input.lblcr_expiration, forget);
   Set* set = cache_.find(key, forget);
   if (set != nullptr) {
-    const RankedServer* least = least_loaded(*set, input);
+    const Least least = least_loaded(*set, input);
     const bool settled = cache_.now() > std::uint64_t{set->last_change} + input.lblcr_expiration;
     if (set->size > 1 && settled) drop_most_loaded(*set, input);
-    if (least != nullptr && !index_.should_give_way(*least, input)) return least->slot;
+    if (least.server != nullptr &&
+        !index_.should_give_way(*least.server, least.load.active, input)) {
+      return least.server->slot;
+    }
   }
   const RankedServer* best = index_.best(input);
   if (best == nullptr) return kNoServer;
@@ -53,20 +56,20 @@ void LocalityReplication::release(Set& set) noexcept {
   set.size = 0;
 }
 
-const RankedServer* LocalityReplication::least_loaded(Set& set, const PickInput& input) noexcept {
-  const RankedServer* least = nullptr;
-  std::uint64_t least_cost = 0;
+LocalityReplication::Least LocalityReplication::least_loaded(Set& set,
+                                                             const PickInput& input) noexcept {
+  Least least;
   for (std::uint32_t at = set.first; at != kNone; at = members_[at].next) {
     const RankedServer* server = index_.find(members_[at].server);
     if (server == nullptr) continue;
     members_[at].weight = server->weight;
     if (server->weight <= 0 || input.loads.overloaded(server->slot)) continue;
-    const std::uint64_t cost = overhead(input.loads.load(server->slot));
-    if (least != nullptr && LoadRule::compare_shares(least_cost, *least, cost, *server) <= 0) {
+    const Load load = input.loads.load(server->slot);
+    if (least.server != nullptr && LoadRule::compare_shares(overhead(least.load), *least.server,
+                                                            overhead(load), *server) <= 0) {
       continue;
     }
-    least = server;
-    least_cost = cost;
+    least = {server, load};
   }
   return least;
 }

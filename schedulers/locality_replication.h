@@ -49,9 +49,14 @@ class LocalityReplication final : public Scheduler {
     std::uint32_t next = kNone;
   };
 
+  struct Least {
+    const RankedServer* server = nullptr;  // null: none may have a connection
+    Load load;
+  };
+
   void join(Set& set, const RankedServer& server) noexcept;
   void release(Set& set) noexcept;
-  const RankedServer* least_loaded(Set& set, const PickInput& input) noexcept;
+  Least least_loaded(Set& set, const PickInput& input) noexcept;
   void drop_most_loaded(Set& set, const PickInput& input) noexcept;
 
   LocalityIndex index_;

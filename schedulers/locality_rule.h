@@ -54,9 +54,10 @@ class LocalityIndex {
     return {server.slot, server.generation, index_.find(server.slot)};
   }
   // is_overloaded() of ip_vs_lblc.c: more connections than its weight, and one that is half idle.
-  bool should_give_way(const RankedServer& server, const PickInput& input) noexcept {
-    const Load load = input.loads.load(server.slot);
-    if (load.active <= static_cast<std::uint32_t>(server.weight)) return false;
+  // `active`: its connections now.
+  bool should_give_way(const RankedServer& server, std::uint32_t active,
+                       const PickInput& input) noexcept {
+    if (active <= static_cast<std::uint32_t>(server.weight)) return false;
     index_.refresh(input.loads, input.now_ms);
     return index_.counted() != 0;
   }
