@@ -17,18 +17,17 @@
 // State: none on workers; a table of the default 262,139 places is 1 MiB, and control keeps three
 // times that to change it.
 // Good for: clients whose real server remembers them. Not for: the most even shares (mh): of n real
-// servers each has m / n places give or take the root of that, 6 % at the default size for a
-// thousand (option table-size).
-// Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates"; for the
-// weights Efraimidis and Spirakis, "Weighted random sampling with a reservoir": times of
-// exponential distribution whose rate is the weight.
+// servers each has m / n places give or take two thirds of the root of that, 4 % at the default
+// size for a thousand (option table-size). Source: Thaler and Ravishankar, "Using Name-Based
+// Mappings to Increase Hit Rates"; for the weights Efraimidis and Spirakis, "Weighted random
+// sampling with a reservoir": times of exponential distribution whose rate is the weight.
 //
 // Why not mh with repair: a table that is repaired remembers its past, so that two directors, or
 // one after a restart, would choose differently. Here the repaired table is the one that would be
 // built anew, because the earliest claim to a place is the same in whichever order claims are made.
 // mh's own places are even, but losing one of a thousand real servers moves five times its share of
-// the other clients as well. Why not fewer places: with a quarter of them one real server in twenty
-// has more than 1.2 times its share.
+// the other clients as well. Why not fewer places: with a quarter of them, of a thousand real
+// servers fourteen have more than 1.2 times their share, now none has.
 #pragma once
 
 #include <cstdint>
