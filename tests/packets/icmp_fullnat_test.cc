@@ -6,7 +6,6 @@
 #include <string>
 
 #include "tests/support/burst_lab.h"
-#include "tests/support/frame_checks.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 #include "tests/support/recordings.h"
@@ -148,7 +147,6 @@ class IcmpFullnat : public testing::TestWithParam<Families> {
         ASSERT_EQ(name_of(got.outcome),
                   side == kServerSide ? "fullnat_to_client" : "fullnat_to_server");
         EXPECT_EQ(got.port, side == kServerSide ? kClientSide : kServerSide);
-        EXPECT_EQ(fault_of(got.bytes), "") << to_hex(got.bytes);
         const Bytes told = quoted_in(got.bytes);
         ASSERT_EQ(is_ipv4(told), is_ipv4(original));
         const std::size_t own = header_of(original);

@@ -300,7 +300,7 @@ Bytes tcp_reply(unsigned server, std::uint16_t port, std::uint8_t flags) {
 }
 
 Outcome process(BurstLab& lab, Packet packet) {
-  process_burst(lab.worker(), lab.snapshot(), {&packet, 1});
+  lab.process_burst({&packet, 1});
   return packet.outcome;
 }
 
@@ -360,7 +360,7 @@ void expect_same_in_a_burst(const std::vector<Arrival>& before,
   for (const Arrival& arrival : arrivals) frames.emplace_back(arrival.frame, arrival.port);
   std::vector<Packet> burst;
   for (Frame& frame : frames) burst.push_back(frame.packet());
-  process_burst(at_once.worker(), at_once.snapshot(), burst);
+  at_once.process_burst(burst);
   for (std::size_t i = 0; i < arrivals.size(); ++i) {
     const Forwarded alone = one_by_one.send(arrivals[i].frame, arrivals[i].port);
     EXPECT_EQ(name_of(burst[i].outcome), name_of(alone.outcome)) << i;

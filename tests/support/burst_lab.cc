@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/burst_lab.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstdlib>
 
 #include "dataplane/admission.h"
 #include "dataplane/fragmentation.h"
+#include "tests/support/frame_checks.h"
+#include "tests/support/recordings.h"
 
 namespace weir::test {
 namespace {
@@ -43,6 +47,16 @@ NextHop next_hop(const IpAddress& address, const MacAddress& destination, std::u
   return hop;
 }
 
+// The frames that leave of a forwarded packet.
+std::vector<Bytes> frames_of(const Packet& packet, std::uint32_t fragment_id) {
+  std::vector<Bytes> frames;
+  FragmentCutter cutter(packet, fragment_id);
+  while (const std::size_t length = cutter.next_length()) {
+    cutter.write_next(frames.emplace_back(length).data());
+  }
+  return frames;
+}
+
 }  // namespace
 
 const MacAddress BurstLab::kClientSideMac = mac("02:00:00:00:0a:fe");
@@ -65,7 +79,8 @@ Packet Frame::packet() {
 }
 
 BurstLab::BurstLab(const Shape& shape)
-    : datagrams_(std::make_unique<DatagramArena>(shape.workers * (Reassembly::kDatagrams + 1))),
+    : shape_(shape),
+      datagrams_(std::make_unique<DatagramArena>(shape.workers * (Reassembly::kDatagrams + 1))),
       owners_(std::make_unique<OwnerMap>(
           OwnerMap::Key{0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
                         0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
@@ -101,7 +116,7 @@ BurstLab::BurstLab(const Shape& shape)
   }
   for (WorkerState* state : states_) state->statistics = statistics_view_;
   services_ = std::make_unique<Services>(*publisher_, states_, clock);
-  build_network(shape);
+  build_network();
   publish_network();
 }
 
@@ -110,14 +125,14 @@ BurstLab::~BurstLab() {
   publisher_.reset();
 }
 
-void BurstLab::build_network(const Shape& shape) {
+void BurstLab::build_network() {
   std::vector<Interface> interfaces(2);
   interfaces[0] = {
-      10, 0, 0, shape.client_mtu, true, kClientSideMac, ip("10.8.0.254"), ip("2001:db8:8::fe")};
+      10, 0, 0, shape_.client_mtu, true, kClientSideMac, ip("10.8.0.254"), ip("2001:db8:8::fe")};
   interfaces[1] = {11,
                    1,
-                   shape.server_vlan,
-                   shape.server_mtu,
+                   shape_.server_vlan,
+                   shape_.server_mtu,
                    true,
                    kServerSideMac,
                    ip("10.2.0.254"),
@@ -234,7 +249,7 @@ Forwarded BurstLab::process(std::span<const std::uint8_t> bytes, const Arrival& 
   Packet packet = frame.packet();
   packet.largest_fragment = arrival.largest_fragment;
   packet.errand = arrival.errand;
-  process_burst(state, snapshot(), {&packet, 1});
+  process_burst({&packet, 1}, arrival.worker);
   Forwarded forwarded;
   forwarded.outcome = packet.outcome;
   forwarded.port = packet.port;
@@ -243,13 +258,59 @@ Forwarded BurstLab::process(std::span<const std::uint8_t> bytes, const Arrival& 
   forwarded.largest_fragment = packet.largest_fragment;
   forwarded.errand = packet.errand;
   if (is_forwarded(packet.outcome) && is_to_be_cut(packet)) {
-    FragmentCutter cutter(packet, state.take_fragment_id());
-    while (const std::size_t length = cutter.next_length()) {
-      cutter.write_next(forwarded.pieces.emplace_back(length).data());
-    }
+    forwarded.pieces = frames_of(packet, state.take_fragment_id());
   }
   if (packet.buffer != &frame) datagrams_->put(packet.buffer);
   return forwarded;
+}
+
+void BurstLab::process_burst(std::span<Packet> burst, unsigned worker, const Snapshot& snapshot) {
+  const std::vector<Packet> before(burst.begin(), burst.end());
+  std::vector<Bytes> received;
+  for (const Packet& packet : burst) {
+    received.emplace_back(packet.frame, packet.frame + packet.length);
+  }
+  weir::process_burst(*states_[worker], snapshot, burst);
+  for (std::size_t i = 0; i < burst.size(); ++i) {
+    if (!is_forwarded(burst[i].outcome)) continue;
+    const bool datagram = burst[i].buffer != before[i].buffer;
+    if (datagram && !shape_.right_datagrams) received[i].clear();
+    judge(burst[i], received[i]);
+  }
+}
+
+void BurstLab::judge(const Packet& packet, std::span<const std::uint8_t> received) const {
+  const Bytes whole(packet.frame, packet.frame + packet.length);
+  std::string fault = fault_of_sent(whole, packet.outcome, received);
+  const std::vector<Bytes> frames = frames_of(packet, 1);
+  if (frames.empty()) fault = "nothing";
+  for (const Bytes& frame : frames) {
+    if (fault.empty()) fault = fault_on_link(frame, packet.port);
+    if (fault.empty() && is_to_be_cut(packet)) fault = fault_of(frame);
+  }
+  if (fault.empty()) return;
+  ADD_FAILURE() << "a frame leaves with a fault: " << fault << "\nsent as "
+                << name_of(packet.outcome) << ":\n"
+                << to_hex(whole) << "\nreceived:\n"
+                << to_hex(received);
+}
+
+std::string BurstLab::fault_on_link(std::span<const std::uint8_t> frame, std::uint16_t port) const {
+  constexpr std::size_t kTagged = sizeof(EthernetHeader) + sizeof(VlanTag);
+  constexpr std::size_t kLeastIpv6Mtu = 1280;
+  if (port > 1) return "port";
+  if (frame.size() < kTagged) return "frame is cut off";
+  const auto ethernet = load<EthernetHeader>(frame.data());
+  if (ethernet.source != (port == 0 ? kClientSideMac : kServerSideMac)) return "source MAC";
+  const std::uint16_t vlan = port == 0 ? std::uint16_t{0} : shape_.server_vlan;
+  const bool tagged = ethernet.ether_type.host() == kEtherTypeVlan;
+  const auto tag = load<VlanTag>(frame.data() + sizeof ethernet);
+  if (tagged != (vlan != 0) || (tagged && tag.control.host() != vlan)) return "VLAN tag";
+  const std::size_t ip = tagged ? kTagged : sizeof ethernet;
+  const std::size_t mtu = port == 0 ? shape_.client_mtu : shape_.server_mtu;
+  const bool v6 = frame[ip] >> 4U == 6;
+  // Pieces of IPv6 are no smaller than every link takes.
+  return frame.size() - ip <= std::max(mtu, v6 ? kLeastIpv6Mtu : 0U) ? "" : "longer than the MTU";
 }
 
 }  // namespace weir::test

@@ -6,6 +6,8 @@
 // clients (10.0.0.0/8 and everything else through 10.8.0.1, MAC 02:00:00:00:0c:01), port 1,
 // 10.2.0.254/24 and 2001:db8:2::254, to the real servers 10.2.0.N, MAC 02:00:00:00:0d:N.
 // 192.0.2.0/24 and 2001:db8:ffff::/64 have no route.
+//
+// Every frame that leaves is judged (frame_checks.h): a wrong one fails the test.
 #pragma once
 
 #include <array>
@@ -61,6 +63,8 @@ class BurstLab {
     std::uint32_t server_slots = Services::kMaxServers;
     Services::Clock clock = nullptr;  // null: the one that pass_seconds() moves
     std::uint16_t server_vlan = 0;    // 0: untagged
+    // Whether fragments make datagrams with right checksums, so that what leaves of these has them.
+    bool right_datagrams = true;
   };
   static const MacAddress kClientSideMac;  // of port 0
   static const MacAddress kServerSideMac;  // of port 1
@@ -96,7 +100,12 @@ class BurstLab {
   Forwarded deliver(std::span<const std::uint8_t> frame, std::uint16_t port = 0,
                     unsigned worker = 0);
   void deliver_notices();
-  // For callers of process_burst: where the datagrams that it completes lie.
+  // A burst that the caller has made, for one worker, which may look at an older snapshot.
+  void process_burst(std::span<Packet> burst, unsigned worker = 0) {
+    process_burst(burst, worker, snapshot());
+  }
+  void process_burst(std::span<Packet> burst, unsigned worker, const Snapshot& snapshot);
+  // For its callers: where the datagrams that it completes lie.
   DatagramArena& datagrams() { return *datagrams_; }
 
  private:
@@ -107,9 +116,12 @@ class BurstLab {
     Errand errand;
   };
   Forwarded process(std::span<const std::uint8_t> frame, const Arrival& arrival);
-  void build_network(const Shape& shape);
+  void judge(const Packet& packet, std::span<const std::uint8_t> received) const;
+  std::string fault_on_link(std::span<const std::uint8_t> frame, std::uint16_t port) const;
+  void build_network();
   void publish_network();
 
+  const Shape shape_;
   std::unique_ptr<DatagramArena> datagrams_;
   std::vector<std::unique_ptr<TableMemory>> memories_;
   std::vector<std::unique_ptr<WorkerStatistics>> statistics_;

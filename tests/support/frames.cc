@@ -6,6 +6,7 @@
 
 #include "dataplane/net/addresses.h"
 #include "tests/support/burst_lab.h"
+#include "tests/support/frame_checks.h"
 
 namespace weir::test {
 namespace {
@@ -67,24 +68,8 @@ Bytes sctp_packet(const Flow& flow, std::initializer_list<std::uint8_t> chunk_ty
   return bytes;
 }
 
-// Fills in the checksum of TCP or UDP.
-void add_checksum(const Flow& flow, Protocol protocol, Bytes& transport) {
-  if (protocol != Protocol::tcp && protocol != Protocol::udp) return;
-  Bytes summed;
-  append(summed, ip(flow.source));
-  append(summed, ip(flow.destination));
-  append16(summed, static_cast<std::size_t>(protocol));
-  append16(summed, transport.size());
-  summed.insert(summed.end(), transport.begin(), transport.end());
-  const std::uint16_t checksum = internet_checksum(summed);
-  const std::size_t at = protocol == Protocol::tcp ? 16 : 6;
-  transport[at] = static_cast<std::uint8_t>(checksum >> 8);
-  transport[at + 1] = static_cast<std::uint8_t>(checksum);
-}
-
-Bytes packet(const Flow& flow, Protocol protocol, Bytes transport) {
+Bytes packet(const Flow& flow, Protocol protocol, const Bytes& transport) {
   const IpAddress source = ip(flow.source);
-  add_checksum(flow, protocol, transport);
   Bytes bytes;
   if (source.is_ipv4()) {
     bytes = {0x45, 0};
@@ -97,11 +82,6 @@ Bytes packet(const Flow& flow, Protocol protocol, Bytes transport) {
   }
   append(bytes, source);
   append(bytes, ip(flow.destination));
-  if (source.is_ipv4()) {
-    const std::uint16_t checksum = internet_checksum(bytes);
-    bytes[10] = static_cast<std::uint8_t>(checksum >> 8);
-    bytes[11] = static_cast<std::uint8_t>(checksum);
-  }
   bytes.insert(bytes.end(), transport.begin(), transport.end());
   return bytes;
 }
@@ -112,6 +92,7 @@ Bytes frame(const MacAddress& destination, const MacAddress& source, const Bytes
   append(bytes, source);
   append16(bytes, packet[0] >> 4 == 4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
   bytes.insert(bytes.end(), packet.begin(), packet.end());
+  write_checksums(bytes);
   return bytes;
 }
 

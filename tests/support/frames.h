@@ -26,7 +26,7 @@ Bytes client_udp(const Flow& flow, std::string_view payload = "x");
 Bytes server_tcp(const Flow& flow, std::uint8_t flags, std::string_view payload = "");
 Bytes server_udp(const Flow& flow, std::string_view payload = "x");
 
-// A chunk of 7 bytes, and its padding, for each type. The CRC is 0.
+// A chunk of 7 bytes, and its padding, for each type.
 Bytes client_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types);
 Bytes server_sctp(const Flow& flow, std::initializer_list<std::uint8_t> chunk_types);
 

@@ -160,7 +160,7 @@ class WorkerThread {
     for (int i = 0; i < 4; ++i) frames.emplace_back(frames_[random_() % frames_.size()]);
     std::vector<Packet> packets;
     for (Frame& frame : frames) packets.push_back(frame.packet());
-    process_burst(state_, snapshot, packets);
+    lab_.process_burst(packets, state_.index, snapshot);
     for (const Packet& packet : packets) forwarded_ += is_forwarded(packet.outcome) ? 1 : 0;
   }
 

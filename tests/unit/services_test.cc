@@ -55,7 +55,7 @@ class ServicesTest : public testing::Test {
   Outcome send_through(const Snapshot& snapshot, const Bytes& bytes) {
     Frame frame(bytes);
     Packet packet = frame.packet();
-    process_burst(lab_.worker(), snapshot, {&packet, 1});
+    lab_.process_burst({&packet, 1}, 0, snapshot);
     return packet.outcome;
   }
 
