@@ -67,6 +67,10 @@ class Services final : public ServiceTable {
   // be, where a port's steering cannot take all that the workers can.
   void set_ports(std::vector<std::string> names, std::size_t mark_rules);
 
+  // Which ports of local addresses connections take, in an order that is known. Without this they
+  // are drawn at random.
+  void set_local_ports(std::shared_ptr<const PortGroups> groups, std::uint64_t seed);
+
   // Called after services, real servers or the state of VIPs changed.
   void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
   // Called with a sentence for the log.
@@ -261,6 +265,7 @@ class Services final : public ServiceTable {
   std::shared_ptr<const MarkRules> marks_ = std::make_shared<MarkRules>();
   std::shared_ptr<SharedServers> shared_;
   std::shared_ptr<const PortGroups> port_groups_;  // of the ports of local addresses
+  std::uint64_t port_seed_ = 0;                    // of the next LocalPorts
   std::uint64_t version_ = 0;
   std::uint64_t oldest_in_use_ = 0;  // no worker looks at a version before it
   absl::flat_hash_set<ServiceSlot> edited_;

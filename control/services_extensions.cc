@@ -87,6 +87,15 @@ bool Services::advance_slow_starts(ServiceRecord& service) {
 
 // ---- Local addresses ----
 
+namespace {
+
+std::uint64_t random_seed() {
+  std::random_device random;
+  return std::uint64_t{random()} << 32 | random();
+}
+
+}  // namespace
+
 absl::Status Services::check_place(const ServiceKey& key) const {
   if (!takes_local_ports(key) || !pools_.addresses().contains(key.address)) {
     return absl::OkStatus();
@@ -106,21 +115,26 @@ absl::Status Services::check_local_addresses(const ServiceKey& key, const Server
                    "first"));
 }
 
+void Services::set_local_ports(std::shared_ptr<const PortGroups> groups, std::uint64_t seed) {
+  port_groups_ = std::move(groups);
+  port_seed_ = seed;
+}
+
 // The tables say which ports are in use, so that nothing is lost with the former LocalPorts.
 void Services::give_local_addresses(ServiceRecord& service, Service& to) {
   const auto pool = pools_.of(service.spec.key);
   const bool changed = pool != service.local_addresses;
   service.local_addresses = pool;
   if (changed && !(pool->ipv4.empty() && pool->ipv6.empty())) {
-    std::random_device random;
-    const auto seed = [&random] { return std::uint64_t{random()} << 32 | random(); };
     const OwnerMap& owners = *workers_.front()->owners;
     if (port_groups_ == nullptr) {
-      port_groups_ =
-          std::make_shared<const PortGroups>(owners, kFirstLocalPort, kLastLocalPort, seed());
+      set_local_ports(std::make_shared<const PortGroups>(owners, kFirstLocalPort, kLastLocalPort,
+                                                         random_seed()),
+                      random_seed());
     }
-    service.local_ports = std::make_shared<LocalPortsSet>(make_local_ports(
-        owners, port_groups_, *pool, static_cast<unsigned>(workers_.size()), seed()));
+    service.local_ports = std::make_shared<LocalPortsSet>(
+        make_local_ports(owners, port_groups_, *pool, static_cast<unsigned>(workers_.size()),
+                         next_random(port_seed_)));
   }
   to.local_addresses = service.local_addresses;
   to.local_ports = service.local_ports;

@@ -142,10 +142,10 @@ void unlink_fragment_header(std::uint8_t* at, std::size_t length, std::uint8_t n
 
 }  // namespace
 
-Reassembly::Reassembly(DatagramBuffers& buffers, std::uint64_t seed)
-    : buffers_(buffers), seed_(seed), datagrams_(kDatagrams) {
+Reassembly::Reassembly(DatagramBuffers& buffers, std::uint64_t seed, std::size_t datagrams)
+    : buffers_(buffers), seed_(seed), datagrams_(datagrams) {
   heads_.fill(kNone);
-  for (std::size_t i = 0; i + 1 < kDatagrams; ++i) datagrams_[i].next = static_cast<Index>(i + 1);
+  for (std::size_t i = 0; i + 1 < datagrams; ++i) datagrams_[i].next = static_cast<Index>(i + 1);
 }
 
 Reassembly::~Reassembly() {

@@ -8,8 +8,9 @@
 // The headers end where the payload begins, whatever their length, so that fragments are copied to
 // their place in any order and nothing is moved afterwards.
 //
-// Bounds: kDatagrams under way, kMaxFragments each, kTimeout4 or kTimeout6 from the first one to
-// arrive. A full table gives up the oldest. About 290 kB, and a buffer for each datagram under way.
+// Bounds: kDatagrams under way, unless told otherwise, kMaxFragments each, kTimeout4 or kTimeout6
+// from the first one to arrive. A full table gives up the oldest. About 290 kB, and a buffer for
+// each datagram under way.
 #pragma once
 
 #include <array>
@@ -53,8 +54,9 @@ class Reassembly {
   static constexpr std::size_t kPayloadPlace = kHeadroom + kMaxHeaders;
   static constexpr std::size_t kMaxPayload = DatagramBuffers::kBytes - kPayloadPlace;
 
-  // `buffers` outlives it. `seed`, secret, places datagrams in the hash table.
-  Reassembly(DatagramBuffers& buffers, std::uint64_t seed);
+  // `buffers` outlives it. `seed`, secret, places datagrams in the hash table. `datagrams`, at
+  // least 1, is how many can be under way.
+  Reassembly(DatagramBuffers& buffers, std::uint64_t seed, std::size_t datagrams = kDatagrams);
   ~Reassembly();
   Reassembly(const Reassembly&) = delete;
   Reassembly& operator=(const Reassembly&) = delete;

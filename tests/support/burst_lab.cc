@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 #include "dataplane/admission.h"
 #include "dataplane/fragmentation.h"
@@ -14,7 +15,8 @@
 namespace weir::test {
 namespace {
 
-std::uint32_t fake_now = 1000;
+constexpr std::uint32_t kFirstTick = 1000;
+std::uint32_t fake_now = kFirstTick;
 
 std::uint32_t fake_clock() { return fake_now; }
 
@@ -30,6 +32,27 @@ MacAddress mac(const std::string& text) {
   const auto address = MacAddress::parse(text);
   if (!address) std::abort();
   return *address;
+}
+
+// They take long to make, so all labs share them.
+struct Owners {
+  OwnerMap map;
+  std::shared_ptr<const PortGroups> ports;
+};
+
+const Owners& owners_of(unsigned workers, std::uint16_t local_ports) {
+  static constexpr OwnerMap::Key kKey = {
+      0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3,
+      0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3,
+      0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa};
+  static std::map<std::pair<unsigned, unsigned>, Owners> made;
+  const auto known = made.find({workers, local_ports});
+  if (known != made.end()) return known->second;
+  const OwnerMap map(kKey, workers);
+  const auto last = static_cast<std::uint16_t>(kFirstLocalPort + local_ports - 1);
+  auto ports = std::make_shared<const PortGroups>(map, kFirstLocalPort, last, 0);
+  const std::pair key(workers, local_ports);
+  return made.emplace(key, Owners{map, std::move(ports)}).first->second;
 }
 
 NextHop next_hop(const IpAddress& address, const MacAddress& destination, std::uint16_t port,
@@ -80,13 +103,8 @@ Packet Frame::packet() {
 
 BurstLab::BurstLab(const Shape& shape)
     : shape_(shape),
-      datagrams_(std::make_unique<DatagramArena>(shape.workers * (Reassembly::kDatagrams + 1))),
-      owners_(std::make_unique<OwnerMap>(
-          OwnerMap::Key{0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
-                        0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
-                        0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
-                        0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa},
-          shape.workers)),
+      datagrams_(std::make_unique<DatagramArena>(shape.workers * (shape.datagrams + 1))),
+      owners_(owners_of(shape.workers, shape.local_ports).map),
       publisher_(std::make_unique<Publisher>(shape.workers)),
       own_{ip("10.9.0.1"), ip("2001:db8:9::1"), ip("10.8.0.254"), ip("10.2.0.254")} {
   using Table4 = ConnectionTable<Ipv4Address>;
@@ -105,17 +123,18 @@ BurstLab::BurstLab(const Shape& shape)
     owned_states_.push_back(std::unique_ptr<WorkerState>(
         new WorkerState{.index = i,
                         .workers = shape.workers,
-                        .owners = owners_.get(),
+                        .owners = &owners_,
                         .ipv4 = Table4(base, shape.capacity, seed, now),
                         .ipv6 = Table6(base + ipv4_bytes, shape.capacity, seed, now),
                         .own_statistics = statistics_view_.back(),
                         .statistics = {},
                         .now = now,
-                        .reassembly = Reassembly(*datagrams_, seed[0])}));
+                        .reassembly = Reassembly(*datagrams_, seed[0], shape.datagrams)}));
     states_.push_back(owned_states_.back().get());
   }
   for (WorkerState* state : states_) state->statistics = statistics_view_;
   services_ = std::make_unique<Services>(*publisher_, states_, clock);
+  services_->set_local_ports(owners_of(shape.workers, shape.local_ports).ports, seed[0]);
   build_network();
   publish_network();
 }
@@ -185,10 +204,12 @@ std::uint64_t BurstLab::count(Outcome outcome) const {
   return sum;
 }
 
-void BurstLab::pass_seconds(unsigned seconds) {
+void BurstLab::restart_clock() { fake_now = kFirstTick; }
+
+void BurstLab::pass_seconds(unsigned seconds, unsigned step) {
   constexpr unsigned kEnough = 1U << 30;
-  for (unsigned tick = 0; tick < seconds * kTicksPerSecond; ++tick) {
-    ++fake_now;
+  for (unsigned tick = 0; tick < seconds * kTicksPerSecond; tick += step) {
+    fake_now += step;
     for (WorkerState* state : states_) {
       state->now = fake_now;
       state->now_ms = fake_now * 1000 / kTicksPerSecond;

@@ -57,9 +57,12 @@ class BurstLab {
   struct Shape {
     unsigned workers = 1;
     std::uint32_t capacity = 4096;
+    // Of each local address, from kFirstLocalPort on.
+    std::uint16_t local_ports = kLastLocalPort - kFirstLocalPort + 1;
     TableMemory::Pages pages = TableMemory::Pages::normal;
     std::uint16_t server_mtu = 1500;
     std::uint16_t client_mtu = 1500;
+    std::size_t datagrams = Reassembly::kDatagrams;  // of each worker, under way
     std::uint32_t server_slots = Services::kMaxServers;
     Services::Clock clock = nullptr;  // null: the one that pass_seconds() moves
     std::uint16_t server_vlan = 0;    // 0: untagged
@@ -84,8 +87,11 @@ class BurstLab {
   void own(const IpAddress& address);
   void disown(const IpAddress& address);
 
-  // Whole seconds pass, with all that expires in them.
-  void pass_seconds(unsigned seconds);
+  // The clock of pass_seconds() starts anew, for labs to come.
+  static void restart_clock();
+  // Whole seconds pass, with all that expires in them; workers look for it every `step` ticks, of
+  // which a second has a multiple.
+  void pass_seconds(unsigned seconds, unsigned step = 1);
   // Every worker is between two bursts: control may free what was replaced.
   void settle();
 
@@ -128,7 +134,7 @@ class BurstLab {
   std::vector<WorkerStatistics*> statistics_view_;
   std::vector<std::unique_ptr<WorkerState>> owned_states_;
   std::vector<WorkerState*> states_;
-  std::unique_ptr<OwnerMap> owners_;
+  const OwnerMap& owners_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Services> services_;
   std::shared_ptr<const Routes> routes_;

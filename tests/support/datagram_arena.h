@@ -2,6 +2,7 @@
 // Buffers for datagrams under reassembly, from the heap.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -12,35 +13,36 @@ namespace weir::test {
 
 class DatagramArena final : public DatagramBuffers {
  public:
-  // A handle of put() that is not of this arena belongs to the test.
-  explicit DatagramArena(std::size_t buffers)
-      : bytes_(std::make_unique_for_overwrite<std::uint8_t[]>(buffers * kBytes)) {
-    for (std::size_t i = 0; i < buffers; ++i) free_.push_back(bytes_.get() + i * kBytes);
-    all_ = buffers;
-  }
+  explicit DatagramArena(std::size_t buffers) : most_(buffers) {}
 
   Buffer get() noexcept override {
-    if (free_.empty()) return {};
+    if (free_.empty()) {
+      if (all_.size() == most_) return {};
+      // A block each, so that a sanitizer sees what goes beyond one.
+      all_.push_back(std::make_unique_for_overwrite<std::uint8_t[]>(kBytes));
+      free_.push_back(all_.back().get());
+    }
     std::uint8_t* const bytes = free_.back();
     free_.pop_back();
     return {bytes, bytes};
   }
+  // A handle that is not of this arena belongs to the test.
   void put(void* handle) noexcept override {
-    auto* const bytes = static_cast<std::uint8_t*>(handle);
-    if (bytes >= bytes_.get() && bytes < bytes_.get() + all_ * kBytes) {
-      free_.push_back(bytes);
+    const auto own = [handle](const auto& buffer) { return buffer.get() == handle; };
+    if (std::ranges::any_of(all_, own)) {
+      free_.push_back(static_cast<std::uint8_t*>(handle));
     } else {
       ++foreign_;
     }
   }
 
-  std::size_t in_use() const { return all_ - free_.size(); }
+  std::size_t in_use() const { return all_.size() - free_.size(); }
   std::size_t foreign() const { return foreign_; }
 
  private:
-  std::unique_ptr<std::uint8_t[]> bytes_;
+  const std::size_t most_;
+  std::vector<std::unique_ptr<std::uint8_t[]>> all_;
   std::vector<std::uint8_t*> free_;
-  std::size_t all_ = 0;
   std::size_t foreign_ = 0;
 };
 
