@@ -337,11 +337,9 @@ void advance_sctp(WorkerState& worker, const Snapshot& snapshot, Connection<Addr
 // `index` is the connection's, which a translated packet has in the other family's table.
 template <class Address>
 [[gnu::always_inline]] inline void track(WorkerState& worker, const Snapshot& snapshot,
-                                         std::uint32_t index, Direction from,
-                                         const Packet& packet) noexcept {
+                                         Connection<Address>& connection, std::uint32_t index,
+                                         Direction from, const Packet& packet) noexcept {
   const Settings& settings = *snapshot.settings;
-  auto& table = worker.table<Address>();
-  Connection<Address>& connection = table[index];
   count_packet(worker, connection.server_slot, from, packet);
   std::uint32_t seconds = settings.udp_timeout;
   bool idles = true;
@@ -360,7 +358,7 @@ template <class Address>
   if (from == Direction::inbound) {
     set_field(connection.packets_in, connection.packets_in + 1);
   }
-  table.set_deadline(index, worker.now + seconds * kTicksPerSecond);
+  worker.table<Address>().set_deadline(index, worker.now + seconds * kTicksPerSecond);
 }
 
 // ---- Forward ----
@@ -436,12 +434,12 @@ void forward_to_client(WorkerState& worker, const Snapshot& snapshot, Packet& pa
 
 template <class Address>
 [[gnu::always_inline]] inline void forward(WorkerState& worker, const Snapshot& snapshot,
+                                           const Connection<Address>& connection,
                                            Packet& packet) noexcept {
   if (packet.key<Address>().direction == Direction::reply) {
     forward_to_client<Address>(worker, snapshot, packet);
     return;
   }
-  const Connection<Address>& connection = worker.table<Address>()[packet.connection];
   forward_to_server<Address>(worker, snapshot, packet, *snapshot.servers[connection.server_slot],
                              connection.mode(), connection.server_port);
 }
@@ -512,7 +510,7 @@ void serve_error(WorkerState& worker, const Snapshot& snapshot, Packet& packet) 
   }
   count_packet(worker, connection.server_slot, Direction::inbound, packet);
   if (snapshot.servers[connection.server_slot]->available) {
-    forward<Address>(worker, snapshot, packet);
+    forward(worker, snapshot, connection, packet);
   } else {
     packet.outcome = Outcome::drop_server_removed;
   }
@@ -523,7 +521,8 @@ void serve_error(WorkerState& worker, const Snapshot& snapshot, Packet& packet) 
 template <class Address>
 void serve_translated(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
   const std::uint32_t index = worker.table<Address>()[packet.connection].controller;
-  track<OtherFamily<Address>>(worker, snapshot, index, Direction::reply, packet);
+  auto& connection = worker.table<OtherFamily<Address>>()[index];
+  track(worker, snapshot, connection, index, Direction::reply, packet);
   forward_translated<Address>(worker, snapshot, packet, index);
 }
 
@@ -545,12 +544,16 @@ template <class Address>
   if (packet.decided()) return;
   if (packet.connection == kNoConnection) {
     forward_alone<Address>(worker, snapshot, packet);
-  } else if (worker.table<Address>()[packet.connection].has(kCompanion)) {
-    serve_translated<Address>(worker, snapshot, packet);
-  } else {
-    track<Address>(worker, snapshot, packet.connection, packet.key<Address>().direction, packet);
-    forward<Address>(worker, snapshot, packet);
+    return;
   }
+  auto& connection = worker.table<Address>()[packet.connection];
+  if (connection.has(kCompanion)) {
+    serve_translated<Address>(worker, snapshot, packet);
+    return;
+  }
+  const Direction from = packet.key<Address>().direction;
+  track(worker, snapshot, connection, packet.connection, from, packet);
+  forward(worker, snapshot, connection, packet);
 }
 
 // What was chosen for packets that have come to nothing, or have found a connection by now.

@@ -40,7 +40,7 @@ void rewrite_source(Packet& packet, const Address& address, Be16 port) noexcept;
 [[nodiscard]] inline bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
   constexpr std::size_t kUntagged = sizeof(EthernetHeader);
   const bool tagged = next_hop.vlan != 0;
-  const std::size_t header = tagged ? kUntagged + sizeof(VlanTag) : kUntagged;
+  const std::size_t header = kUntagged + std::size_t{tagged} * sizeof(VlanTag);
   const std::ptrdiff_t room = packet.ip - packet.frame + packet.headroom;
   if (room < static_cast<std::ptrdiff_t>(header)) return false;
   packet.frame = packet.ip - header;

@@ -52,8 +52,9 @@ inline constexpr auto NO = TcpState::none, ES = TcpState::established, SS = TcpS
                       SR = TcpState::syn_recv, FW = TcpState::fin_wait, TW = TcpState::time_wait,
                       CL = TcpState::close, CW = TcpState::close_wait, LA = TcpState::last_ack,
                       LI = TcpState::listen, SA = TcpState::synack;
-using Row = std::array<TcpState, kTcpStates>;
-using Rows = std::array<Row, 5>;
+// Wide enough for shifts to find a place.
+using Row = std::array<TcpState, 16>;
+using Rows = std::array<Row, 8>;
 // clang-format off
 inline constexpr std::array<Rows, 3> kNext = {{
     // from:   NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA

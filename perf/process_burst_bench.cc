@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/mix.h"
 #include "dataplane/net/wire_headers.h"
 #include "tests/support/burst_lab.h"
 
@@ -25,6 +26,8 @@ constexpr std::size_t kRoom = 256;       // of a buffer, headroom included
 constexpr std::size_t kHeadroom = 128;
 constexpr std::size_t kBuffers = 4096;  // in turn, as a receive ring has them
 constexpr std::uint16_t kServicePort = 80;
+constexpr std::uint64_t kFirstSeed = 0x9e3779b97f4a7c15ULL;
+constexpr std::uint64_t kSecondSeed = 0xd1b54a32d192ed03ULL;
 const Ipv4Address kVip{Be32::from_host(0x0a090001U)};
 
 // Packets of clients 10.16.0.0/12 to the service, made beforehand: a NIC, too, costs the worker
@@ -86,11 +89,21 @@ class Traffic {
   std::size_t buffer_ = 0;
 };
 
+TableMemory::Pages pages() {
+  return TableMemory::map(1, TableMemory::Pages::huge) ? TableMemory::Pages::huge
+                                                       : TableMemory::Pages::normal;
+}
+
+TableMemory map_memory(std::size_t bytes) {
+  auto memory = TableMemory::map(bytes, pages());
+  if (!memory) std::abort();
+  return std::move(*memory);
+}
+
 std::unique_ptr<BurstLab> make_lab(ForwardMode mode, std::uint32_t connections) {
   BurstLab::Shape shape;
   shape.capacity = std::max(4096U, connections + connections / 8);
-  shape.pages = TableMemory::map(1, TableMemory::Pages::huge) ? TableMemory::Pages::huge
-                                                              : TableMemory::Pages::normal;
+  shape.pages = pages();
   auto lab = std::make_unique<BurstLab>(shape);
   const ServiceKey key{Protocol::tcp, kVip, kServicePort};
   ServiceSpec service;
@@ -140,6 +153,38 @@ void BM_mac_swap_floor(benchmark::State& state) {
   count_items(state);
 }
 
+// What no connection table of this size can do without: for each packet a line of buckets and a
+// line of a connection, which it changes, in memory as weir's.
+void BM_two_lines_floor(benchmark::State& state) {
+  constexpr std::size_t kLine = 64;
+  const auto connections = static_cast<std::size_t>(state.range(0));
+  const std::size_t buckets = connections * 5 / 16;
+  auto memory = map_memory((buckets + connections) * kLine);
+  std::byte* const lines = memory.data();
+  Traffic traffic(0, static_cast<std::uint32_t>(connections), TcpHeader::kAck,
+                  Traffic::Order::scattered);
+  std::array<Packet, kMaxBurst> burst;
+  std::array<std::byte*, kMaxBurst> bucket;
+  std::array<std::byte*, kMaxBurst> connection;
+  for (auto _ : state) {
+    traffic.fill(burst);
+    for (std::size_t i = 0; i < burst.size(); ++i) {
+      const auto ends = load<std::uint64_t>(burst[i].frame + sizeof(EthernetHeader) + 12);
+      const auto ports = load<std::uint32_t>(burst[i].frame + sizeof(EthernetHeader) + 20);
+      const std::uint64_t hash = multiply_mix(ends ^ kFirstSeed, ports ^ kSecondSeed);
+      bucket[i] = lines + reduce_range(hash, buckets) * kLine;
+      connection[i] = lines + (buckets + reduce_range(hash << 32U, connections)) * kLine;
+      __builtin_prefetch(bucket[i]);
+    }
+    for (std::size_t i = 0; i < burst.size(); ++i) {
+      benchmark::DoNotOptimize(load<std::uint64_t>(bucket[i]));
+      __builtin_prefetch(connection[i]);
+    }
+    for (std::byte* line : connection) *line ^= std::byte{1};
+  }
+  count_items(state);
+}
+
 void BM_inbound(benchmark::State& state, ForwardMode mode) {
   const auto connections = static_cast<std::uint32_t>(state.range(0));
   const auto lab = make_lab(mode, connections);
@@ -184,6 +229,7 @@ constexpr std::int64_t kHot = 1 << 10;
 constexpr std::int64_t kMillion = 1 << 20;
 
 BENCHMARK(BM_mac_swap_floor)->Arg(kHot)->Arg(kMillion);
+BENCHMARK(BM_two_lines_floor)->Arg(kHot)->Arg(kMillion);
 BENCHMARK_CAPTURE(BM_inbound, dr, ForwardMode::dr)->Arg(kHot)->Arg(kMillion);
 BENCHMARK_CAPTURE(BM_inbound, nat, ForwardMode::nat)->Arg(kHot)->Arg(kMillion);
 BENCHMARK_CAPTURE(BM_inbound, tun, ForwardMode::tun)->Arg(kHot)->Arg(kMillion);
