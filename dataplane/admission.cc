@@ -449,8 +449,7 @@ Outcome add_connection(WorkerState& worker, const Snapshot& snapshot, const Serv
   if (fullnat) {
     const Outcome outcome = give_local_end(worker, service, *choice.server, connection);
     if (outcome != Outcome::undecided) return outcome;
-  } else if (connection.has(kReplyIndexed) &&
-             table.find_one(table.reply_key(connection)) != kNoConnection) {
+  } else if (connection.has(kReplyIndexed) && table.holds_reply_key(connection)) {
     return Outcome::drop_reply_ambiguous;
   }
   const auto index = table.open(connection);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 
 namespace weir {
 namespace {
@@ -92,6 +93,14 @@ std::uint32_t ConnectionTable<Address>::find_slowly(const Lookup& lookup,
   return search(second, matching_slots(second, lookup.tag), key);
 }
 
+template <class Address>
+bool ConnectionTable<Address>::holds_reply_key(const Record& record) const noexcept {
+  const Lookup lookup = hash_reply(record);
+  const Bucket& first = buckets_[lookup.bucket];
+  if (matching_slots(first, lookup.tag) == 0 && first.overflow == 0) return false;
+  return find_slowly(lookup, reply_key(record)) != kNoConnection;
+}
+
 // What opening the connection will touch.
 template <class Address>
 void ConnectionTable<Address>::fetch_for_open(const Lookup& lookup) const noexcept {
@@ -99,20 +108,6 @@ void ConnectionTable<Address>::fetch_for_open(const Lookup& lookup) const noexce
   if (buckets_[lookup.bucket].overflow != 0) {
     __builtin_prefetch(&buckets_[other_bucket(lookup.bucket, lookup.tag)]);
   }
-}
-
-template <class Address>
-auto ConnectionTable<Address>::inbound_key(const Record& record) noexcept -> Key {
-  return {record.client,       record.virtual_address, record.client_port,
-          record.virtual_port, record.protocol,        Direction::inbound};
-}
-
-template <class Address>
-auto ConnectionTable<Address>::reply_key(const Record& record) noexcept -> Key {
-  const bool fullnat = record.mode() == ForwardMode::fullnat;
-  return {record.server,      fullnat ? record.local : record.client,
-          record.server_port, fullnat ? record.local_port : record.client_port,
-          record.protocol,    Direction::reply};
 }
 
 template <class Address>
@@ -135,12 +130,12 @@ bool ConnectionTable<Address>::place(std::uint32_t at, std::uint16_t tag, std::u
 }
 
 template <class Address>
-bool ConnectionTable<Address>::insert(const Key& key, std::uint32_t entry) noexcept {
-  const Lookup h = hash(key);
-  const std::uint32_t second = other_bucket(h.bucket, h.tag);
-  if (place(h.bucket, h.tag, entry, false) || place(second, h.tag, entry, true)) return true;
-  return make_room(h.bucket, second) &&
-         (place(h.bucket, h.tag, entry, false) || place(second, h.tag, entry, true));
+bool ConnectionTable<Address>::insert(const Lookup& key, std::uint32_t entry) noexcept {
+  if (place(key.bucket, key.tag, entry, false)) return true;
+  const std::uint32_t second = other_bucket(key.bucket, key.tag);
+  if (place(second, key.tag, entry, true)) return true;
+  return make_room(key.bucket, second) &&
+         (place(key.bucket, key.tag, entry, false) || place(second, key.tag, entry, true));
 }
 
 // Breadth-first over the buckets that entries could move to, until one has a free slot.
@@ -185,34 +180,42 @@ void ConnectionTable<Address>::move_along(std::span<const PathNode> path,
 }
 
 template <class Address>
-void ConnectionTable<Address>::erase(const Key& key, std::uint32_t entry) noexcept {
-  const Lookup h = hash(key);
-  const std::uint32_t candidates[] = {h.bucket, other_bucket(h.bucket, h.tag)};
+void ConnectionTable<Address>::erase(const Lookup& key, std::uint32_t entry) noexcept {
+  const std::uint32_t candidates[] = {key.bucket, other_bucket(key.bucket, key.tag)};
   for (const std::uint32_t at : candidates) {
     Bucket& bucket = buckets_[at];
-    for (std::uint32_t mask = matching_slots(bucket, h.tag); mask != 0; mask &= mask - 1) {
+    for (std::uint32_t mask = matching_slots(bucket, key.tag); mask != 0; mask &= mask - 1) {
       const auto slot = static_cast<std::size_t>(std::countr_zero(mask));
       if (bucket.entries[slot] != entry) continue;
       bucket.tags[slot] = 0;
-      if ((bucket.displaced & (1U << slot)) != 0) --buckets_[other_bucket(at, h.tag)].overflow;
+      if ((bucket.displaced & (1U << slot)) != 0) --buckets_[other_bucket(at, key.tag)].overflow;
       return;
     }
   }
 }
 
+// By words: a field written by itself and read as part of a word would make the reader wait.
 template <class Address>
-inline void ConnectionTable<Address>::write_identity(std::uint32_t index,
-                                                     const Record& record) noexcept {
-  constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
-  Record next = record;
+void ConnectionTable<Address>::put(Words& words, std::size_t offset, std::uint16_t value) noexcept {
+  const std::size_t shift = offset % 8 * 8;
+  words[offset / 8] = (words[offset / 8] & ~(std::uint64_t{0xffff} << shift)) | std::uint64_t{value}
+                                                                                    << shift;
+}
+
+// `in_use`: kInUse, or no flag at all.
+template <class Address>
+inline void ConnectionTable<Address>::write_identity(std::uint32_t index, const Record& record,
+                                                     ConnectionFlags in_use) noexcept {
   const auto even = static_cast<std::uint16_t>(records_[index].sequence + 2);
-  next.sequence = static_cast<std::uint16_t>(even - 1);
-  set_field(records_[index].sequence, next.sequence);
+  const auto odd = static_cast<std::uint16_t>(even - 1);
+  auto next = std::bit_cast<Words>(record);
+  put(next, offsetof(Record, flags), static_cast<std::uint16_t>(record.flags | in_use));
+  put(next, offsetof(Record, sequence), odd);
+  set_field(records_[index].sequence, odd);
   auto* words = reinterpret_cast<Word*>(&records_[index]);
-  const auto copy = std::bit_cast<std::array<std::uint64_t, kWords>>(next);
   for (std::size_t i = 0; i < kWords; ++i) {
     // Release, so that a reader who sees any of these words sees the odd sequence, too.
-    __atomic_store_n(&words[i], copy[i], __ATOMIC_RELEASE);
+    __atomic_store_n(&words[i], next[i], __ATOMIC_RELEASE);
   }
   // Pairs with the acquire in read(): the identity is complete before the sequence is even again.
   std::atomic_ref<std::uint16_t>(records_[index].sequence).store(even, std::memory_order_release);
@@ -220,14 +223,13 @@ inline void ConnectionTable<Address>::write_identity(std::uint32_t index,
 
 template <class Address>
 auto ConnectionTable<Address>::read(std::uint32_t index) const noexcept -> std::optional<Record> {
-  constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
   constexpr int kAttempts = 4;
   const std::atomic_ref<const std::uint16_t> sequence(records_[index].sequence);
   const auto* words = reinterpret_cast<const Word*>(&records_[index]);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::uint16_t before = sequence.load(std::memory_order_acquire);
     if ((before & 1U) != 0) continue;
-    std::array<std::uint64_t, kWords> copy;
+    Words copy;
     for (std::size_t i = 0; i < kWords; ++i) {
       copy[i] = __atomic_load_n(&words[i], __ATOMIC_ACQUIRE);
     }
@@ -248,14 +250,12 @@ std::optional<std::uint32_t> ConnectionTable<Address>::open(const Record& record
     if (index == capacity_) return std::nullopt;
   }
   const std::uint32_t next_free = fresh ? kNone : records_[index].wheel_next;
-  if (!record.has(kCompanion) && !insert(inbound_key(record), index * 2)) return std::nullopt;
-  if (record.has(kReplyIndexed) && !insert(reply_key(record), index * 2 + 1)) {
-    if (!record.has(kCompanion)) erase(inbound_key(record), index * 2);
+  if (!record.has(kCompanion) && !insert(hash_inbound(record), index * 2)) return std::nullopt;
+  if (record.has(kReplyIndexed) && !insert(hash_reply(record), index * 2 + 1)) {
+    if (!record.has(kCompanion)) erase(hash_inbound(record), index * 2);
     return std::nullopt;
   }
-  Record stored = record;
-  stored.flags |= kInUse;
-  write_identity(index, stored);
+  write_identity(index, record, kInUse);
   if (fresh) {
     header_->high_water.write(index + 1);
   } else {
@@ -272,15 +272,15 @@ std::optional<std::uint32_t> ConnectionTable<Address>::open(const Record& record
 template <class Address>
 void ConnectionTable<Address>::hide(std::uint32_t index) noexcept {
   const Record& record = records_[index];
-  if (!record.has(kCompanion)) erase(inbound_key(record), index * 2);
-  if (record.has(kReplyIndexed)) erase(reply_key(record), index * 2 + 1);
+  if (!record.has(kCompanion)) erase(hash_inbound(record), index * 2);
+  if (record.has(kReplyIndexed)) erase(hash_reply(record), index * 2 + 1);
 }
 
 template <class Address>
 void ConnectionTable<Address>::close(std::uint32_t index) noexcept {
   hide(index);
   unlink(index);
-  write_identity(index, Record{});
+  write_identity(index, Record{}, ConnectionFlags{});
   set_field(records_[index].wheel_next, header_->free_head);
   header_->free_head = index;
   header_->used.write(header_->used.value - 1);
@@ -316,7 +316,7 @@ template <class Address>
 void ConnectionTable<Address>::prefetch_behind(std::uint32_t index) const noexcept {
   const std::uint32_t next = records_[index].wheel_next;
   if (next == kNone) return;
-  const std::uint32_t bucket = hash(inbound_key(records_[next])).bucket;
+  const std::uint32_t bucket = hash_inbound(records_[next]).bucket;
   __builtin_prefetch(&buckets_[bucket]);
   __builtin_prefetch(&buckets_[bucket ^ 1U]);
   const std::uint32_t after = records_[next].wheel_next;

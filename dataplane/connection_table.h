@@ -63,6 +63,8 @@ class ConnectionTable {
   std::uint32_t find(const Lookup& lookup, const Key& key) const noexcept;
   // All at once.
   std::uint32_t find_one(const Key& key) const noexcept { return find_slowly(hash(key), key); }
+  // Whether there is a connection with the reply key of `record`.
+  bool holds_reply_key(const Record& record) const noexcept;
 
   Record& operator[](std::uint32_t index) noexcept { return records_[index]; }
   const Record& operator[](std::uint32_t index) const noexcept { return records_[index]; }
@@ -150,7 +152,17 @@ class ConnectionTable {
     std::uint8_t slot;  // of the parent's bucket, whose entry would move here
   };
 
+  struct End {
+    Address address;
+    Be16 port;
+  };
+  Lookup hash(const End& client, const End& other, Protocol protocol,
+              Direction direction) const noexcept;
   Lookup hash(const Key& key) const noexcept;
+  // Of the keys of `record`, without a Key: what is made of small pieces and copied in large ones
+  // makes its reader wait.
+  Lookup hash_inbound(const Record& record) const noexcept;
+  Lookup hash_reply(const Record& record) const noexcept;
   std::uint32_t other_bucket(std::uint32_t bucket, std::uint16_t tag) const noexcept;
   bool matches(std::uint32_t entry, const Key& key) const noexcept;
   std::uint32_t search(const Bucket& bucket, std::uint32_t tag_mask, const Key& key) const noexcept;
@@ -159,12 +171,11 @@ class ConnectionTable {
   static bool matches_reply(const Record& record, const Key& key) noexcept;
   static std::uint32_t matching_slots(const Bucket& bucket, std::uint16_t tag) noexcept;
 
-  bool insert(const Key& key, std::uint32_t entry) noexcept;
-  void erase(const Key& key, std::uint32_t entry) noexcept;
+  bool insert(const Lookup& key, std::uint32_t entry) noexcept;
+  void erase(const Lookup& key, std::uint32_t entry) noexcept;
   bool place(std::uint32_t bucket, std::uint16_t tag, std::uint32_t entry, bool displaced) noexcept;
   bool make_room(std::uint32_t first, std::uint32_t second) noexcept;
   void move_along(std::span<const PathNode> path, std::size_t leaf) noexcept;
-  static Key inbound_key(const Record& record) noexcept;
 
   std::uint32_t& wheel_head(std::uint32_t slot) noexcept {
     return header_->wheel[slot / kWheelSlots][slot % kWheelSlots];
@@ -178,7 +189,10 @@ class ConnectionTable {
   void prefetch_behind(std::uint32_t index) const noexcept;
   template <class Visit>
   bool drain(std::uint32_t slot, unsigned& budget, Visit&& visit) noexcept;
-  void write_identity(std::uint32_t index, const Record& record) noexcept;
+  static constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
+  using Words = std::array<std::uint64_t, kWords>;
+  static void put(Words& words, std::size_t offset, std::uint16_t value) noexcept;
+  void write_identity(std::uint32_t index, const Record& record, ConnectionFlags in_use) noexcept;
 
   Header* header_;
   Bucket* buckets_;
@@ -204,19 +218,46 @@ inline std::uint64_t mix_end(const Ipv6Address& address, std::uint64_t word,
 // The bucket follows from the client's end alone, so that both keys of a nat connection lie side by
 // side, the tag from all of the key.
 template <class Address>
-inline Lookup ConnectionTable<Address>::hash(const Key& key) const noexcept {
-  const bool inbound = key.direction == Direction::inbound;
-  const Address& client = inbound ? key.source : key.destination;
-  const Address& other = inbound ? key.destination : key.source;
-  const std::uint64_t client_port = (inbound ? key.source_port : key.destination_port).raw();
-  const std::uint64_t other_port = (inbound ? key.destination_port : key.source_port).raw();
-  const std::uint64_t kind = static_cast<std::uint64_t>(key.protocol) << 1U | (inbound ? 0U : 1U);
-  const std::uint64_t end = mix_end(client, client_port, seed_);
-  const std::uint64_t rest = mix_end(other, other_port | kind << 16, seed_);
+inline Lookup ConnectionTable<Address>::hash(const End& client, const End& other, Protocol protocol,
+                                             Direction direction) const noexcept {
+  const auto side = static_cast<std::uint32_t>(direction);
+  const std::uint64_t kind = static_cast<std::uint64_t>(protocol) << 1U | side;
+  const std::uint64_t end = mix_end(client.address, client.port.raw(), seed_);
+  const std::uint64_t rest = mix_end(other.address, other.port.raw() | kind << 16, seed_);
   const auto tag = static_cast<std::uint16_t>(end ^ rest);
   const auto bucket = static_cast<std::uint32_t>(reduce_range(end, bucket_count_));
-  return {bucket ^ static_cast<std::uint32_t>(key.direction), tag == 0 ? std::uint16_t{1} : tag,
-          kNone};
+  return {bucket ^ side, tag == 0 ? std::uint16_t{1} : tag, kNone};
+}
+
+template <class Address>
+inline Lookup ConnectionTable<Address>::hash(const Key& key) const noexcept {
+  const bool inbound = key.direction == Direction::inbound;
+  return hash(
+      {inbound ? key.source : key.destination, inbound ? key.source_port : key.destination_port},
+      {inbound ? key.destination : key.source, inbound ? key.destination_port : key.source_port},
+      key.protocol, key.direction);
+}
+
+template <class Address>
+inline Lookup ConnectionTable<Address>::hash_inbound(const Record& record) const noexcept {
+  return hash({record.client, record.client_port}, {record.virtual_address, record.virtual_port},
+              record.protocol, Direction::inbound);
+}
+
+template <class Address>
+inline Lookup ConnectionTable<Address>::hash_reply(const Record& record) const noexcept {
+  const bool fullnat = record.mode() == ForwardMode::fullnat;
+  return hash(
+      {fullnat ? record.local : record.client, fullnat ? record.local_port : record.client_port},
+      {record.server, record.server_port}, record.protocol, Direction::reply);
+}
+
+template <class Address>
+inline auto ConnectionTable<Address>::reply_key(const Record& record) noexcept -> Key {
+  const bool fullnat = record.mode() == ForwardMode::fullnat;
+  return {record.server,      fullnat ? record.local : record.client,
+          record.server_port, fullnat ? record.local_port : record.client_port,
+          record.protocol,    Direction::reply};
 }
 
 template <class Address>
