@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening connections: who may, to which real server, under whose template; and closing them again.
-// The semantics are those of ip_vs_core.c (ip_vs_schedule, ip_vs_sched_persist) and ip_vs_conn.c.
+// Opening connections: who may, who chooses the real server; and closing them again. The semantics
+// are those of ip_vs_in, ip_vs_schedule (ip_vs_core.c) and ip_vs_conn_expire (ip_vs_conn.c).
 //
-// A persistence template belongs to the worker that hash(masked client) names, the cache of lblc
-// and lblcr to the one of hash(destination). A packet that needs either on another worker goes
-// there with its question and returns with the answer (Packet::errand). All functions: worker
-// thread.
+// The worker that has a client's persistence template chooses for that client (persistence.h), for
+// lblc and lblcr the one of hash(destination), which has their cache. A packet that needs another
+// worker's choice goes there with its question and returns with the answer (Packet::errand).
+// Errors: outcomes. Thread: worker.
 #pragma once
 
 #include "dataplane/packet.h"
@@ -41,31 +41,5 @@ bool close_connection(WorkerState& worker, const Snapshot& snapshot, std::uint32
 template <class Address>
 bool give_up_connection(WorkerState& worker, const Snapshot& snapshot,
                         std::uint32_t index) noexcept;
-
-// Tells the connection's template, once, that the server has answered (ip_vs_control_assure_ct).
-template <class Address>
-void assure_template(WorkerState& worker, Connection<Address>& connection) noexcept;
-
-// Takes in what another worker says about a template of this one.
-void take_notice(WorkerState& worker, const TemplateNotice& notice) noexcept;
-
-// Adds to the numbers of active connections of `slot`, which the schedulers watch.
-void count_active(WorkerState& worker, const Snapshot& snapshot, ServiceSlot service,
-                  ServerSlot slot, std::uint32_t change) noexcept;
-
-inline void count_packet(WorkerState& worker, ServerSlot slot, Direction direction,
-                         const Packet& packet) noexcept {
-  ServerCounters& counters = worker.own().servers[slot];
-  if (direction == Direction::inbound) {
-    counters.packets_in.add(1);
-    counters.bytes_in.add(packet.ip_length);
-  } else {
-    counters.packets_out.add(1);
-    counters.bytes_out.add(packet.ip_length);
-  }
-}
-
-// Replays the edits of `service` that this worker's scheduler has not seen.
-void replay_edits(WorkerScheduler& state, const Service& service) noexcept;
 
 }  // namespace weir

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/forward_error.h"
 
-#include "dataplane/admission.h"
 #include "dataplane/fullnat.h"
 #include "dataplane/icmp_rewrite.h"
 #include "dataplane/router.h"

@@ -13,8 +13,10 @@
 #include "dataplane/fullnat.h"
 #include "dataplane/parse.h"
 #include "dataplane/path_mtu.h"
+#include "dataplane/persistence.h"
 #include "dataplane/rewrite.h"
 #include "dataplane/router.h"
+#include "dataplane/scheduling.h"
 #include "dataplane/tunnel.h"
 #include "dataplane/tunnel_error.h"
 
@@ -304,8 +306,7 @@ template <class Address>
   if (established) assure_template(worker, connection);
   if (active != connection.has(kInactive)) return;
   set_field(connection.flags, static_cast<std::uint16_t>(connection.flags ^ kInactive));
-  count_active(worker, snapshot, connection.service_slot, connection.server_slot,
-               active ? 1U : 0xffffffffU);
+  count_activity(worker, snapshot, connection);
 }
 
 // set_tcp_state of ip_vs_proto_tcp.c.

@@ -12,8 +12,8 @@
 
 namespace weir {
 
-// A counter with one writer: a plain add for its owner, a relaxed read for everybody else. Relaxed
-// is enough, since nothing else is published through it.
+// A counter with one writer: plain additions for its owner, a relaxed read for everybody else.
+// Relaxed is enough, since nothing else is published through it.
 template <class T>
 class Counter {
  public:
@@ -21,6 +21,7 @@ class Counter {
     value_.store(static_cast<T>(value_.load(std::memory_order_relaxed) + amount),
                  std::memory_order_relaxed);
   }
+  void subtract(T amount) noexcept { add(static_cast<T>(T{0} - amount)); }
   T read() const noexcept { return value_.load(std::memory_order_relaxed); }
 
  private:

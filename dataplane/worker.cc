@@ -13,6 +13,7 @@
 
 #include "dataplane/admission.h"
 #include "dataplane/fragmentation.h"
+#include "dataplane/persistence.h"
 
 namespace weir {
 namespace {

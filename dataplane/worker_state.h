@@ -11,6 +11,7 @@
 #include "dataplane/drop_entry.h"
 #include "dataplane/icmp_error.h"
 #include "dataplane/owner.h"
+#include "dataplane/packet.h"
 #include "dataplane/reassembly.h"
 #include "dataplane/statistics.h"
 
@@ -94,5 +95,18 @@ struct WorkerState {
     }
   }
 };
+
+// For what is counted of the real server `slot`.
+inline void count_packet(WorkerState& worker, ServerSlot slot, Direction direction,
+                         const Packet& packet) noexcept {
+  ServerCounters& counters = worker.own().servers[slot];
+  if (direction == Direction::inbound) {
+    counters.packets_in.add(1);
+    counters.bytes_in.add(packet.ip_length);
+  } else {
+    counters.packets_out.add(1);
+    counters.bytes_out.add(packet.ip_length);
+  }
+}
 
 }  // namespace weir

@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <map>
 
-#include "dataplane/admission.h"
 #include "dataplane/fragmentation.h"
+#include "dataplane/persistence.h"
 #include "tests/support/frame_checks.h"
 #include "tests/support/recordings.h"
 
