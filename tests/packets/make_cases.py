@@ -16,8 +16,6 @@ With --check it only says whether the file is what it would write. A case is
 The network is that of tests/support/burst_lab.h.
 """
 
-import json
-import os
 import sys
 
 from scapy.all import (ARP, ICMP, IP, IPOption_NOP, IPv6, TCP, UDP, Dot1Q, Ether, ICMPv6DestUnreach,
@@ -27,7 +25,7 @@ from scapy.all import (ARP, ICMP, IP, IPOption_NOP, IPv6, TCP, UDP, Dot1Q, Ether
 from scapy.layers.sctp import (SCTP, SCTPChunkAbort, SCTPChunkCookieEcho, SCTPChunkData,
                                SCTPChunkInit, SCTPChunkInitAck, SCTPChunkSACK)
 
-FILE = os.path.join(os.path.dirname(__file__), '..', 'data', 'packets', 'cases.json')
+from case_file import json_lines, write_or_check
 
 CLIENT_MAC, CLIENT_SIDE_MAC = '02:00:00:00:0c:01', '02:00:00:00:0a:fe'
 SERVER_MAC, SERVER_SIDE_MAC = '02:00:00:00:0d:01', '02:00:00:00:0b:fe'
@@ -654,17 +652,7 @@ def main():
                  checksums, hop_limits, sizes, nobody_there, left_to_the_kernel, fragments,
                  malformed):
         make()
-    text = '[\n' + ',\n'.join(json.dumps(entry) for entry in cases) + '\n]\n'
-    if '--check' in sys.argv[1:]:
-        with open(FILE, encoding='ascii') as file:
-            if file.read() == text:
-                return 0
-        print(f'{FILE} is not what make_cases.py writes: run it and look at the difference')
-        return 1
-    with open(FILE, 'w', encoding='ascii') as file:
-        file.write(text)
-    print(f'{len(cases)} cases')
-    return 0
+    return write_or_check('cases.json', json_lines(cases) + '\n')
 
 
 if __name__ == '__main__':

@@ -9,15 +9,13 @@ A case is one connection, its packets in order:
     step: {"to", "in"} and "out" (IP packets) or "outcome", where it does not go on
 """
 
-import json
-import os
 import socket
 import struct
 import sys
 
 from scapy.all import IP, TCP, UDP, IPOption_NOP, IPv6, IPv6ExtHdrDestOpt, Raw
 
-FILE = os.path.join(os.path.dirname(__file__), '..', 'data', 'packets', 'client_address.json')
+from case_file import json_lines, write_or_check
 
 ENDS = {4: (('10.1.0.1', 40001), ('10.9.0.1', 80)),
         6: (('2001:db8:1::1', 40001), ('2001:db8:9::1', 80))}
@@ -308,16 +306,7 @@ def main():
         toa_cases(family, net)
         proxy_tcp_cases(family, net)
         proxy_udp_cases(family, net)
-    text = '[\n' + ',\n'.join(json.dumps(case) for case in cases) + '\n]\n'
-    if sys.argv[1:] == ['--check']:
-        with open(FILE, encoding='ascii') as file:
-            if file.read() != text:
-                print(f'{os.path.normpath(FILE)} is not what {os.path.basename(__file__)} writes')
-                return 1
-        return 0
-    with open(FILE, 'w', encoding='ascii') as file:
-        file.write(text)
-    return 0
+    return write_or_check('client_address.json', json_lines(cases) + '\n')
 
 
 if __name__ == '__main__':

@@ -12,19 +12,17 @@ With --check it only says whether the file is what it would write. It holds
              id.
 """
 
-import json
-import os
 import random
 import sys
 
 from scapy.all import (IP, IPOption, IPv6, UDP, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
                        IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, Raw, fragment, fragment6)
 
+from case_file import json_lines, write_or_check
 from make_cases import (FORWARDED, SERVER, from_client, from_server, hop_later, inbound,
                         nat_to_client, nat_to_server, reply, service, to_client, to_server,
                         tunnelled)
 
-FILE = os.path.join(os.path.dirname(__file__), '..', 'data', 'packets', 'fragments.json')
 ID = 0x4321
 MIN_IPV6_MTU = 1280
 # An option that fragments carry (router alert) and one that only the first one does (timestamp).
@@ -172,18 +170,8 @@ def paths():
 
 
 def main():
-    parts = [f'"{name}": [\n' + ',\n'.join(json.dumps(entry) for entry in make()) + '\n]'
-             for name, make in (('cuts', cuts), ('paths', paths))]
-    text = '{' + ',\n'.join(parts) + '}\n'
-    if '--check' in sys.argv[1:]:
-        with open(FILE, encoding='ascii') as file:
-            if file.read() == text:
-                return 0
-        print(f'{FILE} is not what make_fragments.py writes: run it and look at the difference')
-        return 1
-    with open(FILE, 'w', encoding='ascii') as file:
-        file.write(text)
-    return 0
+    parts = [f'"{name}": {json_lines(make())}' for name, make in (('cuts', cuts), ('paths', paths))]
+    return write_or_check('fragments.json', '{' + ',\n'.join(parts) + '}\n')
 
 
 if __name__ == '__main__':

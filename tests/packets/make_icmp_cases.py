@@ -13,8 +13,6 @@ Both the packet that an error quotes and the one that its receiver knows are bui
 checksums by scapy, and only then cut off.
 """
 
-import json
-import os
 import struct
 import sys
 
@@ -23,7 +21,7 @@ from scapy.all import (GRE, ICMP, IP, SCTP, TCP, UDP, Dot1Q, Ether, IPOption_LSR
                        IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, Raw, SCTPChunkData, checksum)
 from scapy.layers.inet6 import in6_chksum
 
-FILE = os.path.join(os.path.dirname(__file__), '..', 'data', 'packets', 'icmp_cases.json')
+from case_file import json_lines, write_or_check
 
 OWN_MAC, OTHER_MAC = '02:00:00:00:0a:fe', '02:00:00:00:0c:01'
 CLIENT = {4: '10.1.0.1', 6: '2001:db8:1::1'}
@@ -717,17 +715,7 @@ def main():
                  packets_translated, headers_left_out, errors_translated, kinds_translated,
                  mtus_translated, tunnel_errors):
         make()
-    text = '[\n' + ',\n'.join(json.dumps(entry) for entry in cases) + '\n]\n'
-    if '--check' in sys.argv[1:]:
-        with open(FILE, encoding='ascii') as file:
-            if file.read() == text:
-                return 0
-        print(f'{FILE} is not what make_icmp_cases.py writes: run it and look at the difference')
-        return 1
-    with open(FILE, 'w', encoding='ascii') as file:
-        file.write(text)
-    print(f'{len(cases)} cases')
-    return 0
+    return write_or_check('icmp_cases.json', json_lines(cases) + '\n')
 
 
 if __name__ == '__main__':
