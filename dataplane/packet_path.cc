@@ -164,6 +164,8 @@ void find_owner(const WorkerState& worker, Packet& packet) noexcept {
 // is_new_conn_expected of ip_vs_core.c.
 template <class Address>
 bool is_over(const Settings& settings, const Connection<Address>& connection) noexcept {
+  // Never one that a persistence template controls.
+  if (connection.controller != kNoController) return false;
   if (connection.protocol == Protocol::sctp) return connection.sctp_state() == SctpState::closed;
   const TcpState state = connection.tcp_state();
   return state == TcpState::time_wait || state == TcpState::close ||

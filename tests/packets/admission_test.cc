@@ -235,6 +235,34 @@ TEST_P(AnyWorkers, AQuiescentServersClientsStayUnlessToldOtherwise) {
   EXPECT_NE(open(30002), first);
 }
 
+TEST_P(AnyWorkers, ASynDoesNotReplaceAConnectionOfATemplate) {
+  add_persistent(lab_, kTcp, 60);
+  add_servers(lab_, kTcp, 2);
+  must(lab_.services().set_setting("conn_reuse_mode", "3"));
+  must(lab_.services().set_setting("expire_quiescent_template", "1"));
+  const unsigned first = open(30000);
+  deliver(tcp(30000, kAck));
+  deliver(tcp(30000, kRst));
+  must(lab_.services().edit_server(kTcp,
+                                   server_spec(server_address(first), 8080, ForwardMode::nat, 0)));
+  // With a new one the template would be given up, too.
+  EXPECT_EQ(open(30000), first);
+  EXPECT_EQ(held(), (Held{1, 1, 1}));
+}
+
+TEST_P(AnyWorkers, ExpireNodestConnReplacesAConnectionOfATemplateToo) {
+  add_persistent(lab_, kTcp, 60);
+  add_servers(lab_, kTcp, 2);
+  must(lab_.services().set_setting("expire_nodest_conn", "1"));
+  must(lab_.services().set_setting("expire_quiescent_template", "1"));
+  const unsigned first = open(30000);
+  must(lab_.services().edit_server(kTcp,
+                                   server_spec(server_address(first), 8080, ForwardMode::nat, 0)));
+  const unsigned second = open(30000);
+  EXPECT_NE(second, 0U);
+  EXPECT_NE(second, first);
+}
+
 TEST_P(AnyWorkers, FtpsControlAndDataShareATemplate) {
   const ServiceKey ftp = service_key(Protocol::tcp, kVip, 21);
   add_persistent(lab_, ftp, 60);
