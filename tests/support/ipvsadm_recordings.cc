@@ -4,21 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
 #include <map>
 #include <sstream>
 
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 
+#include "tests/support/test_data.h"
+
 namespace weir {
 namespace {
-
-std::string data_directory() {
-  const char* directory = std::getenv("WEIR_TEST_DATA");
-  return directory != nullptr ? directory : WEIR_TEST_DATA;
-}
 
 std::string text_of(const boost::json::object& record, const char* name) {
   const boost::json::value* value = record.if_contains(name);
@@ -91,7 +86,7 @@ void expect_refused(const RefusedCommand& command, const CommandResult& result) 
 }  // namespace
 
 std::vector<IpvsadmRecord> read_ipvsadm_records() {
-  std::ifstream file(data_directory() + "/ipvs/cli.jsonl");
+  std::ifstream file = test::open_data("ipvs/cli.jsonl");
   std::vector<IpvsadmRecord> records;
   int number = 0;
   for (std::string line; std::getline(file, line);) {

@@ -1,25 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/recordings.h"
 
-#include <cstdlib>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
+
+#include "tests/support/test_data.h"
 
 namespace weir::test {
 namespace {
 
 constexpr std::size_t kRecordedBytes = 160;
 constexpr std::string_view kCutHere = "...";
-
-std::ifstream open_data(const std::string& name) {
-  const char* elsewhere = std::getenv("WEIR_TEST_DATA");
-  const std::string path =
-      std::string(elsewhere != nullptr ? elsewhere : WEIR_TEST_DATA) + "/" + name;
-  std::ifstream file(path);
-  if (!file) throw std::runtime_error("cannot read " + path);
-  return file;
-}
 
 std::uint8_t digit(char c) {
   const std::string_view digits = "0123456789abcdef";
