@@ -7,6 +7,7 @@
 #include <set>
 
 #include "tests/support/burst_lab.h"
+#include "tests/support/families.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 
@@ -17,21 +18,6 @@ constexpr std::uint16_t kServerSide = 1;
 constexpr std::uint8_t kSyn = TcpHeader::kSyn;
 constexpr std::uint8_t kAck = TcpHeader::kAck;
 constexpr std::uint8_t kRst = TcpHeader::kRst;
-
-struct Families {
-  std::string client;
-  std::string vip;
-  std::string server;
-  std::string first_local;
-  std::string last_local;
-};
-
-const Families kIpv4 = {"10.1.0.1", "10.9.0.1", "10.2.0.1", "10.2.0.200", "10.2.0.203"};
-const Families kIpv6 = {"2001:db8:1::1", "2001:db8:9::1", "2001:db8:2::1", "2001:db8:2::c8",
-                        "2001:db8:2::cb"};
-const Families kNat64 = {"2001:db8:1::1", "2001:db8:9::1", "10.2.0.1", "10.2.0.200", "10.2.0.203"};
-const Families kNat46 = {"10.1.0.1", "10.9.0.1", "2001:db8:2::1", "2001:db8:2::c8",
-                         "2001:db8:2::cb"};
 
 class FullNat : public testing::TestWithParam<Families> {
  protected:
@@ -151,12 +137,7 @@ TEST_P(FullNat, without_a_free_local_port_the_packet_is_dropped_by_name) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FullNat, testing::Values(kIpv4, kIpv6, kNat64, kNat46),
-                         [](const testing::TestParamInfo<Families>& instance) {
-                           const bool v4 = instance.param.client == kIpv4.client;
-                           const bool server4 = instance.param.server == kIpv4.server;
-                           return std::string(v4 ? "ipv4_to_" : "ipv6_to_") +
-                                  (server4 ? "ipv4" : "ipv6");
-                         });
+                         kNameOfFamilies);
 
 // ---- What the real server learns of the client ----
 

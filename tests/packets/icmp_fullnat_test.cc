@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tests/support/burst_lab.h"
+#include "tests/support/families.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 #include "tests/support/recordings.h"
@@ -20,20 +21,6 @@ constexpr std::uint16_t kClientSide = 0;
 constexpr std::uint16_t kServerSide = 1;
 constexpr std::uint8_t kSyn = TcpHeader::kSyn;
 constexpr std::uint8_t kAck = TcpHeader::kAck;
-
-struct Families {
-  const char* name;
-  std::string client;
-  std::string vip;
-  std::string server;
-  std::string local;
-};
-
-const Families kIpv4 = {"ipv4", "10.1.0.1", "10.9.0.1", "10.2.0.1", "10.2.0.200"};
-const Families kIpv6 = {"ipv6", "2001:db8:1::1", "2001:db8:9::1", "2001:db8:2::1",
-                        "2001:db8:2::c8"};
-const Families kNat64 = {"nat64", "2001:db8:1::1", "2001:db8:9::1", "10.2.0.1", "10.2.0.200"};
-const Families kNat46 = {"nat46", "10.1.0.1", "10.9.0.1", "2001:db8:2::1", "2001:db8:2::c8"};
 
 bool is_ipv4(const Bytes& packet) { return packet[0] >> 4 == 4; }
 std::size_t header_of(const Bytes& packet) { return is_ipv4(packet) ? 20 : 40; }
@@ -105,7 +92,7 @@ std::uint16_t mtu_in(const Bytes& frame) {
 class IcmpFullnat : public testing::TestWithParam<Families> {
  protected:
   explicit IcmpFullnat() : lab_({.workers = kWorkers}) {
-    const IpAddress local = address_of(GetParam().local);
+    const IpAddress local = address_of(GetParam().first_local);
     must(lab_.services().add_local_addresses({local, local}, std::nullopt));
     for (const Protocol protocol : {Protocol::tcp, Protocol::udp}) {
       const ServiceKey key = service_key(protocol, GetParam().vip, 80);
@@ -195,7 +182,7 @@ TEST_P(IcmpFullnat, an_error_about_no_connection_is_left_to_the_kernel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, IcmpFullnat, testing::Values(kIpv4, kIpv6, kNat64, kNat46),
-                         [](const auto& each) { return std::string(each.param.name); });
+                         kNameOfFamilies);
 
 }  // namespace
 }  // namespace weir::test
