@@ -121,7 +121,6 @@ class Network {
   std::vector<std::string> complaints_about(const Picture& picture,
                                             const std::vector<Interface>& interfaces) const;
   bool update_link_states(const Picture& picture);
-  bool is_link_of_ours(std::uint32_t link) const;
   bool pin_neighbours();  // true: slots were added
   void schedule_publishing();
   void publish();

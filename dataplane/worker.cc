@@ -111,7 +111,6 @@ void Worker::run() noexcept {
   while (running_.load(std::memory_order_relaxed)) {
     const unsigned work = poll_once();
     publisher_.quiescent(state_.index);
-    loops_.add(1);
     idle_loops = work == 0 ? idle_loops + 1 : 0;
     if (idle_loops > kSpinsBeforeSleep) rest(idle_loops);
   }

@@ -81,8 +81,6 @@ class Worker {
   void run() noexcept;
   // Any thread.
   void stop() noexcept { running_.store(false, std::memory_order_relaxed); }
-  // Loops since the start: a worker that lives moves it. Any thread.
-  std::uint64_t heartbeat() const noexcept { return loops_.read(); }
   // Whether a next hop was sent to since the last call with it; control keeps such ones fresh.
   bool take_used(NextHopIndex index) noexcept;
 
@@ -125,7 +123,6 @@ class Worker {
   Rings& rings_;
   IdleMode idle_;
   std::atomic<bool> running_{true};
-  Counter<std::uint64_t> loops_;
   const Snapshot* snapshot_ = nullptr;
   std::uint64_t adopted_version_ = 0;
   std::vector<TransmitQueue> transmit_queues_;
