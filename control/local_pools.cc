@@ -20,11 +20,7 @@ IpAddress next_after(const IpAddress& address) {
   return Ipv6Address{bytes};
 }
 
-bool can_send(const IpAddress& address) {
-  const bool broadcast = address.is_ipv4() && address.ipv4().value.host() == 0xffffffffU;
-  return !address.is_unspecified() && !address.is_multicast() && !address.is_loopback() &&
-         !broadcast;
-}
+bool can_send(const IpAddress& address) { return address.is_unicast() && !address.is_loopback(); }
 
 // Addresses, counted up to one more than there may be.
 std::size_t count_of(const AddressRange& range) {

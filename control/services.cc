@@ -50,11 +50,6 @@ absl::Status check_service(const ServiceSpec& spec) {
   return absl::OkStatus();
 }
 
-bool is_unicast(const IpAddress& address) {
-  const bool broadcast = address.is_ipv4() && address.ipv4().value.host() == 0xffffffffU;
-  return !address.is_unspecified() && !address.is_multicast() && !broadcast;
-}
-
 // What only ip_vs_add_dest and ipvsadm together refuse.
 absl::Status check_tunnel(const ServerSpec& spec) {
   if (spec.mode != ForwardMode::tun && spec.tunnel != TunnelType::ipip) {
@@ -73,7 +68,7 @@ absl::Status check_tunnel(const ServerSpec& spec) {
 }
 
 absl::Status check_server(const ServiceKey& key, const ServerSpec& spec) {
-  if (!is_unicast(spec.address)) {
+  if (!spec.address.is_unicast()) {
     return absl::InvalidArgumentError("a real server needs a unicast address");
   }
   if (spec.weight < 0) return absl::OutOfRangeError("a weight is not negative");
@@ -286,7 +281,6 @@ RealServer Services::describe(const ServiceRecord& service, const Server& server
 // ip_vs_schedule and ip_vs_sched_persist: a connection keeps the port that the client asked for
 // where the real server has none of its own, and where a persistent service is for many ports.
 void Services::note_replies(const ServiceRecord& service, Server& server) {
-  constexpr std::uint16_t kFtp = 21;
   const ServiceSpec& spec = service.spec;
   if (server.spec.mode == ForwardMode::nat) server.replies_to_clients = true;
   if (server.spec.mode == ForwardMode::fullnat) server.replies_to_local_addresses = true;

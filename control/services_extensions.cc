@@ -13,8 +13,6 @@
 namespace weir {
 namespace {
 
-constexpr std::uint16_t kFtp = 21;
-
 bool has_addresses(const LocalAddresses& pool, const IpAddress& for_address) {
   return for_address.is_ipv4() ? !pool.ipv4.empty() : !pool.ipv6.empty();
 }

@@ -28,13 +28,13 @@
 #include <bpf/libbpf.h>
 
 #include "dataplane/local_addresses.h"
+#include "dataplane/service.h"
 #include "dataplane/xdp/steer_maps.h"
 
 namespace weir {
 namespace {
 
 constexpr std::string_view kProgramName = "weir_steer";
-constexpr std::uint16_t kFtp = 21;
 
 // A frame has to fit into one buffer, which has to fit into a page: 4096 bytes less the buffer's
 // own headers (448), the driver's and XDP's headroom (128 + 256) and a tagged Ethernet header (18),

@@ -36,8 +36,6 @@ Choice choose_persistently(WorkerState& worker, const Snapshot& snapshot, const 
 
 // ---- Opening ----
 
-constexpr std::uint16_t kFtpData = 20;
-
 // Nothing from port 20, where active FTP sends from, opens a connection. Only a SYN opens one of
 // TCP, unless sloppy_tcp; a RST never does. Only an INIT opens an SCTP connection, unless
 // sloppy_sctp; an ABORT never does.

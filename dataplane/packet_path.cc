@@ -474,7 +474,6 @@ void forward_alone(WorkerState& worker, const Snapshot& snapshot, Packet& packet
 
 template <class Address>
 void refuse(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  constexpr std::uint16_t kFtp = 21;
   const ServiceKey& service = snapshot.services[packet.service]->key;
   if (snapshot.settings->cache_bypass && service.fwmark != 0) {
     packet.outcome = Outcome::kernel_cache_bypass;

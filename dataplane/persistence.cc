@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/persistence.h"
 
-#include <algorithm>
 #include <array>
 #include <bit>
 
@@ -11,16 +10,7 @@ namespace {
 // Connection::controller.
 constexpr std::uint32_t kIndexBits = 24;
 constexpr std::uint32_t kIndexMask = (1U << kIndexBits) - 1;
-constexpr std::uint16_t kFtp = 21;
 constexpr std::uint16_t kInvalidPort = 0xffff;
-
-template <class Address>
-Address mark_as_address(std::uint32_t fwmark) noexcept {
-  std::array<std::uint8_t, sizeof(Address)> bytes{};
-  const auto mark = std::bit_cast<std::array<std::uint8_t, 4>>(Be32::from_host(fwmark));
-  std::copy(mark.begin(), mark.end(), bytes.begin());
-  return std::bit_cast<Address>(bytes);
-}
 
 template <class Address>
 Address masked(const Address& address, const std::array<std::uint8_t, 16>& mask) noexcept {
@@ -42,7 +32,7 @@ FlowKey<Address> template_key(const Service& service, const FlowKey<Address>& fl
   key.destination = flow.destination;
   auto protocol = static_cast<std::uint16_t>(flow.protocol);
   if (service.key.fwmark != 0) {
-    key.destination = mark_as_address<Address>(service.key.fwmark);
+    key.destination = address_of_mark<Address>(service.key.fwmark);
     protocol = static_cast<std::uint16_t>(Protocol::ip);
   }
   key.source_port = Be16::from_host(protocol);

@@ -29,6 +29,18 @@ struct ServiceKey {
   friend auto operator<=>(const ServiceKey&, const ServiceKey&) noexcept = default;
 };
 
+// The tables of services have a fwmark in place of an address.
+template <class Address>
+Address address_of_mark(std::uint32_t fwmark) noexcept {
+  std::array<Be32, sizeof(Address) / sizeof(Be32)> words{};
+  words[0] = Be32::from_host(fwmark);
+  return load<Address>(words.data());
+}
+
+// FTP's data connections belong to the service for its control port.
+inline constexpr std::uint16_t kFtp = 21;
+inline constexpr std::uint16_t kFtpData = 20;
+
 // What a tunnel to a real server looks like (ipvsadm --tun-type, --tun-port, --tun-*csum).
 enum class TunnelType : std::uint8_t { ipip, gue, gre };
 enum class TunnelChecksum : std::uint8_t { none, checksum, remote };

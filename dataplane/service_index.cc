@@ -6,8 +6,7 @@
 namespace weir {
 namespace {
 
-constexpr Be16 kFtp = Be16::from_host(21);
-constexpr Be16 kFtpData = Be16::from_host(20);
+constexpr Be16 kFtpControl = Be16::from_host(kFtp);
 constexpr std::uint16_t kFirstUnprivileged = 1024;
 
 }  // namespace
@@ -43,7 +42,7 @@ void ServiceIndex::add_service(const IpAddress& address, Be16 port, Protocol pro
                                ServiceSlot slot) {
   add(address, port, protocol, Role::service, slot);
   add(address, Be16{}, kAnyPort, Role::service, slot);
-  if (port == Be16{} || (port == kFtp && protocol == Protocol::tcp)) loose_services_ = true;
+  if (port == Be16{} || (port == kFtpControl && protocol == Protocol::tcp)) loose_services_ = true;
 }
 
 void ServiceIndex::add_fwmark_service(std::uint32_t mark, Family family, ServiceSlot slot) {
@@ -74,9 +73,9 @@ template <class Address>
 ServiceSlot ServiceIndex::find_loosely(const FlowKey<Address>& key) const noexcept {
   const Entry<Address>* entry = nullptr;
   const bool may_be_ftp_data =
-      key.protocol == Protocol::tcp &&
-      (key.destination_port == kFtpData || key.destination_port.host() >= kFirstUnprivileged);
-  if (may_be_ftp_data) entry = find(key.destination, kFtp, key.protocol, Role::service);
+      key.protocol == Protocol::tcp && (key.destination_port.host() == kFtpData ||
+                                        key.destination_port.host() >= kFirstUnprivileged);
+  if (may_be_ftp_data) entry = find(key.destination, kFtpControl, key.protocol, Role::service);
   if (entry == nullptr) entry = find(key.destination, Be16{}, key.protocol, Role::service);
   return entry == nullptr ? kNoService : entry->slot;
 }

@@ -124,12 +124,6 @@ class ServiceIndex {
     return port >= kFirstLocalPort && port <= kLastLocalPort && is_local(key.destination);
   }
   template <class Address>
-  static Address address_of_mark(std::uint32_t mark) noexcept {
-    std::array<Be32, sizeof(Address) / sizeof(Be32)> words{};
-    words[0] = Be32::from_host(mark);
-    return load<Address>(words.data());
-  }
-  template <class Address>
   ServiceSlot find_loosely(const FlowKey<Address>& key) const noexcept;
 
   static constexpr ServerSlot kSeveralServers = 0xfffffffeU;

@@ -60,11 +60,6 @@ bool IpAddress::is_loopback() const noexcept {
          bytes_[15] == 1;
 }
 
-bool IpAddress::is_link_local() const noexcept {
-  return is_ipv4() ? bytes_[0] == 169 && bytes_[1] == 254
-                   : bytes_[0] == 0xfe && (bytes_[1] & 0xc0) == 0x80;
-}
-
 IpAddress IpAddress::masked(int length) const noexcept {
   IpAddress result = *this;
   for (int i = 0; i < bit_width() / 8; ++i) {

@@ -87,7 +87,11 @@ class IpAddress {
     return is_ipv4() ? (bytes_[0] & 0xf0) == 0xe0 : bytes_[0] == 0xff;
   }
   bool is_loopback() const noexcept;
-  bool is_link_local() const noexcept;
+  // Of one host.
+  bool is_unicast() const noexcept {
+    const bool broadcast = is_ipv4() && ipv4().value.host() == 0xffffffffU;
+    return !is_unspecified() && !is_multicast() && !broadcast;
+  }
   // The first `length` bits kept, the rest cleared.
   IpAddress masked(int length) const noexcept;
 

@@ -98,11 +98,11 @@ TEST(IpAddress, KnowsSpecialAddresses) {
     EXPECT_FALSE(ip(text).is_loopback()) << text;
   }
 
-  for (const auto* text : {"169.254.0.1", "fe80::1", "febf::1"}) {
-    EXPECT_TRUE(ip(text).is_link_local()) << text;
+  for (const auto* text : {"10.0.0.1", "127.0.0.1", "255.255.255.254", "fe80::1"}) {
+    EXPECT_TRUE(ip(text).is_unicast()) << text;
   }
-  for (const auto* text : {"169.255.0.1", "fec0::1", "fe7f::1"}) {
-    EXPECT_FALSE(ip(text).is_link_local()) << text;
+  for (const auto* text : {"0.0.0.0", "::", "224.0.0.18", "ff02::12", "255.255.255.255"}) {
+    EXPECT_FALSE(ip(text).is_unicast()) << text;
   }
 }
 
