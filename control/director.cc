@@ -311,6 +311,11 @@ void Director::report_complaints() {
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    const absl::Status status = record.steering->still_there();
+    if (!status.ok()) complaints.emplace_back(status.message());
+  }
   for (const std::string& complaint : complaints) {
     const bool told = std::find(told_complaints_.begin(), told_complaints_.end(), complaint) !=
                       told_complaints_.end();
