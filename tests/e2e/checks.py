@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 
-from lab import ROOT, VIP, Lab, with_port
+from lab import ROOT, VIP, Lab, wait_until, with_port
 
 FLAG = {'nat': '-m', 'dr': '-g', 'tun': '-i', 'fullnat': '--fullnat'}
 FORWARD = {'nat': 'Masq', 'dr': 'Route', 'tun': 'Tunnel', 'fullnat': 'FullNAT'}
@@ -65,6 +65,9 @@ def add_service(lab, mode, port, protocol='tcp', family=4, real_family=None, sch
     for server in lab.servers:
         real = with_port(server.address(real_family or family), port)
         lab.ipvsadm(f'-a {service} -r {real} {FLAG[mode]}')
+    # weir learns of the host's addresses from the kernel, a moment after they are added.
+    wait_until(lambda: 'takes no traffic' not in lab.weirctl('show', 'services').stdout,
+               'the VIP in weir')
     return service
 
 
