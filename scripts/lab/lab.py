@@ -33,6 +33,8 @@ VIP = {4: '10.0.0.100', 6: 'fd00::100'}
 LOCAL = {4: ['10.0.0.200', '10.0.0.201'], 6: ['fd00::200', 'fd00::201']}
 SHARED_MAC = '02:00:00:00:00'
 EXCEPTION_INTERFACE = 'weir0'
+# The TAP device of a port that is weir's own.
+WIRE = 'wire0'
 
 
 def lan_address(family, arm, host):
@@ -159,6 +161,7 @@ class Lab:
         self.server_arm = arms - 1
         self.directory = tempfile.mkdtemp(prefix='weirlab-')
         self.socket = os.path.join(self.directory, 'weir.sock')
+        self.memif_socket = os.path.join(self.directory, 'memif.sock')
         self.hosts = []
         self.weirs = []
         try:
@@ -294,18 +297,44 @@ class Lab:
     def start_weir_on_own_port(self, *options):
         """weir on a port that is its own, as a NIC given to DPDK is: a TAP device that takes the
         place of the director's cable. The exception interface has the director's addresses."""
-        wire = 'wire0'
-        weir = self.start_weir('--port', f'vdev:net_tap0,iface={wire}', *options)
-        self.director.ip('link delete eth0', f'link set {wire} netns {self.network.name}')
-        # The wire's far end is a switch port: the MAC address is the director's, inside weir.
-        self.network.ip(f'link set {wire} address {SHARED_MAC}:e0', f'link set {wire} master lan0',
-                        f'link set {wire} up')
-        self.network.run('ethtool', '-K', wire, *OFFLOADS, check=False)
+        weir = self.start_weir('--port', f'vdev:net_tap0,iface={WIRE}', *options)
+        self.director.ip(f'link set {WIRE} netns {self.network.name}')
+        self._replace_cable()
+        return weir
+
+    def start_weir_on_memif(self, *options):
+        """weir on memory that it shares with another process, testpmd in the network, which carries
+        frames between it and a TAP device in the place of the director's cable."""
+        weir = self.start_weir('--port', f'vdev:net_memif0,role=server,socket={self.memif_socket},'
+                               f'socket-abstract=no,mac={SHARED_MAC}:10', *options)
+        self.start_memif_peer()
+        self._replace_cable()
+        return weir
+
+    def start_memif_peer(self):
+        peer = self.network.start(
+            'dpdk-testpmd', '--lcores', '0@0,1@0', '--no-huge', '-m', 64, '--no-pci', '--no-shconf',
+            '--file-prefix', self.network.name, '--no-telemetry',
+            f'--vdev=net_memif0,role=client,socket={self.memif_socket},socket-abstract=no',
+            f'--vdev=net_tap0,iface={WIRE}',
+            '--', '--forward-mode=io', '--total-num-mbufs=8192', '--disable-link-check',
+            '--stats-period=1')  # without it, the end of its input ends it
+        peer.wait_for_output('NIC statistics', seconds=30.0)
+        return peer
+
+    def _replace_cable(self):
+        """The wire's far end is a switch port: the MAC address is the director's, inside weir."""
+        self.director.ip('link delete eth0')
+        self.plug_wire()
         self.director.ip(f'link set {EXCEPTION_INTERFACE} up')
         for family in (4, 6):
             self._address_director(family, [EXCEPTION_INTERFACE])
         self.add_vip(EXCEPTION_INTERFACE)
-        return weir
+
+    def plug_wire(self):
+        self.network.ip(f'link set {WIRE} address {SHARED_MAC}:e0', f'link set {WIRE} master lan0',
+                        f'link set {WIRE} up')
+        self.network.run('ethtool', '-K', WIRE, *OFFLOADS, check=False)
 
     def ipvsadm(self, *arguments, check=True):
         """ipvsadm as a person on the director types it: one string, or words."""

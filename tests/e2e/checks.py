@@ -12,7 +12,7 @@ FLAG = {'nat': '-m', 'dr': '-g', 'tun': '-i', 'fullnat': '--fullnat'}
 FORWARD = {'nat': 'Masq', 'dr': 'Route', 'tun': 'Tunnel', 'fullnat': 'FullNAT'}
 # AF_XDP on an interface of the kernel's; a port that is DPDK's, with its exception interface.
 WIRES = ('af_xdp', 'own_port')
-INTERFACE = {'af_xdp': 'eth0', 'own_port': 'weir0'}
+INTERFACE = {'af_xdp': 'eth0', 'own_port': 'weir0', 'memif': 'weir0'}
 SMALL_TABLE = ('--connections-per-worker', '20000')
 ECHO_PORT = 7000
 
@@ -45,7 +45,8 @@ def worker_options(workers):
 
 
 def start_weir(lab, wire, *options):
-    start = {'af_xdp': lab.start_weir_on_kernel_ports, 'own_port': lab.start_weir_on_own_port}
+    start = {'af_xdp': lab.start_weir_on_kernel_ports, 'own_port': lab.start_weir_on_own_port,
+             'memif': lab.start_weir_on_memif}
     table = () if SMALL_TABLE[0] in options else SMALL_TABLE
     return start[wire](*table, *options)
 
