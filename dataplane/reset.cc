@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "dataplane/tcp_reset.h"
+#include "dataplane/reset.h"
+
+#include <cstring>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/crc32c.h"
 #include "dataplane/net/wire_headers.h"
 
 namespace weir {
@@ -9,12 +12,22 @@ namespace {
 
 constexpr std::uint8_t kHops = 64;
 
+// ---- TCP ----
+
 // Sequence numbers that the segment takes up.
 std::uint32_t extent(const Packet& packet, const TcpHeader& tcp) noexcept {
   const auto headers = static_cast<std::uint32_t>(packet.transport - packet.ip);
   const std::uint32_t data = packet.ip_length - headers - tcp.header_bytes();
   return data + ((tcp.flags & TcpHeader::kSyn) != 0 ? 1U : 0U) +
          ((tcp.flags & TcpHeader::kFin) != 0 ? 1U : 0U);
+}
+
+std::uint64_t pseudo_header(const Packet& packet) noexcept {
+  return packet.family == Family::ipv4
+             ? pseudo_header_sum(packet.ipv4.destination, packet.ipv4.source, Protocol::tcp,
+                                 sizeof(TcpHeader))
+             : pseudo_header_sum(packet.ipv6.destination, packet.ipv6.source, Protocol::tcp,
+                                 sizeof(TcpHeader));
 }
 
 TcpHeader reset_for(const Packet& packet, const TcpHeader& tcp) noexcept {
@@ -29,19 +42,49 @@ TcpHeader reset_for(const Packet& packet, const TcpHeader& tcp) noexcept {
     reset.flags |= TcpHeader::kAck;
     reset.acknowledgement = Be32::from_host(tcp.sequence.host() + extent(packet, tcp));
   }
+  reset.checksum = checksum_finish(checksum_add(&reset, sizeof reset, pseudo_header(packet)));
   return reset;
 }
 
-template <class Address>
-std::uint64_t segment_sum(const FlowKey<Address>& key, const TcpHeader& reset) noexcept {
-  return checksum_add(&reset, sizeof reset,
-                      pseudo_header_sum(key.destination, key.source, Protocol::tcp, sizeof reset));
+// ---- SCTP ----
+
+struct SctpAbort {
+  SctpHeader sctp;
+  SctpChunkHeader chunk;
+};
+static_assert(sizeof(SctpAbort) == 16);
+
+constexpr std::uint8_t kAbortChunk = 6;
+// The verification tag is the one that the receiver itself sends, for want of its own.
+constexpr std::uint8_t kTagReflected = 1;
+constexpr std::uint32_t kCrcBegin = 0xffffffffU;
+
+// An INIT carries no tag, but says by which one its sender wants to be spoken to.
+bool has_initiate_tag(const Packet& packet) noexcept {
+  const auto headers = static_cast<std::size_t>(packet.transport - packet.ip);
+  return packet.sctp_event == SctpEvent::init &&
+         packet.ip_length >= headers + sizeof(SctpAbort) + sizeof(Be32);
 }
 
-void write_ipv4(Packet& packet, TcpHeader reset) noexcept {
-  const auto& key = packet.ipv4;
-  reset.checksum = checksum_finish(segment_sum(key, reset));
-  packet.ip_length = sizeof(Ipv4Header) + sizeof(TcpHeader);
+SctpAbort abort_for(const Packet& packet, const SctpHeader& sctp) noexcept {
+  SctpAbort abort{};
+  abort.sctp.source_port = sctp.destination_port;
+  abort.sctp.destination_port = sctp.source_port;
+  abort.chunk.type = kAbortChunk;
+  abort.chunk.length = Be16::from_host(sizeof abort.chunk);
+  if (has_initiate_tag(packet)) {
+    abort.sctp.verification_tag = load<Be32>(packet.transport + sizeof(SctpAbort));
+  } else {
+    abort.sctp.verification_tag = sctp.verification_tag;
+    abort.chunk.flags = kTagReflected;
+  }
+  abort.sctp.checksum = Be32::from_raw(~crc32c_add(kCrcBegin, &abort, sizeof abort));
+  return abort;
+}
+
+// ---- IP ----
+
+void write_ipv4(Packet& packet, Protocol protocol) noexcept {
   auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
   ip = {0x45,
         0,
@@ -49,41 +92,60 @@ void write_ipv4(Packet& packet, TcpHeader reset) noexcept {
         Be16{},
         Be16::from_host(Ipv4Header::kDontFragment),
         kHops,
-        Protocol::tcp,
+        protocol,
         Be16{},
-        key.destination,
-        key.source};
+        packet.ipv4.destination,
+        packet.ipv4.source};
   ip.checksum = checksum_finish(checksum_add(&ip, sizeof ip));
-  packet.transport = packet.ip + sizeof ip;
-  *reinterpret_cast<TcpHeader*>(packet.transport) = reset;
 }
 
-void write_ipv6(Packet& packet, TcpHeader reset) noexcept {
-  const auto& key = packet.ipv6;
-  reset.checksum = checksum_finish(segment_sum(key, reset));
-  packet.ip_length = sizeof(Ipv6Header) + sizeof(TcpHeader);
+void write_ipv6(Packet& packet, Protocol protocol, std::size_t payload) noexcept {
   *reinterpret_cast<Ipv6Header*>(packet.ip) = {Be32::from_host(6U << 28),
-                                               Be16::from_host(sizeof(TcpHeader)),
-                                               Protocol::tcp,
+                                               Be16::from_host(static_cast<std::uint16_t>(payload)),
+                                               protocol,
                                                kHops,
-                                               key.destination,
-                                               key.source};
-  packet.transport = packet.ip + sizeof(Ipv6Header);
-  *reinterpret_cast<TcpHeader*>(packet.transport) = reset;
+                                               packet.ipv6.destination,
+                                               packet.ipv6.source};
 }
 
-}  // namespace
+// No longer than what it takes the place of.
+template <class Message>
+void become(Packet& packet, Protocol protocol, const Message& message) noexcept {
+  const bool ipv4 = packet.family == Family::ipv4;
+  const std::size_t header = ipv4 ? sizeof(Ipv4Header) : sizeof(Ipv6Header);
+  packet.ip_length = static_cast<std::uint16_t>(header + sizeof message);
+  packet.transport = packet.ip + header;
+  if (ipv4) {
+    write_ipv4(packet, protocol);
+  } else {
+    write_ipv6(packet, protocol, sizeof message);
+  }
+  std::memcpy(packet.transport, &message, sizeof message);
+}
 
 bool become_tcp_reset(Packet& packet) noexcept {
   const auto& tcp = *reinterpret_cast<const TcpHeader*>(packet.transport);
   if ((tcp.flags & TcpHeader::kRst) != 0) return false;
-  const TcpHeader reset = reset_for(packet, tcp);
-  if (packet.family == Family::ipv4) {
-    write_ipv4(packet, reset);
-  } else {
-    write_ipv6(packet, reset);
-  }
+  become(packet, Protocol::tcp, reset_for(packet, tcp));
   return true;
+}
+
+bool become_sctp_abort(Packet& packet) noexcept {
+  if (packet.sctp_event == SctpEvent::abort || packet.sctp_event == SctpEvent::shutdown_complete) {
+    return false;
+  }
+  const auto& sctp = *reinterpret_cast<const SctpHeader*>(packet.transport);
+  become(packet, Protocol::sctp, abort_for(packet, sctp));
+  return true;
+}
+
+}  // namespace
+
+bool become_reset(Packet& packet) noexcept {
+  const Protocol protocol =
+      packet.family == Family::ipv4 ? packet.ipv4.protocol : packet.ipv6.protocol;
+  if (protocol == Protocol::tcp) return become_tcp_reset(packet);
+  return protocol == Protocol::sctp && become_sctp_abort(packet);
 }
 
 }  // namespace weir

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The TCP reset that answers a segment (RFC 9293 section 3.10.7.1).
+// What tells the sender of a packet that its connection is no more: the TCP reset that answers a
+// segment (RFC 9293 section 3.10.7.1), the SCTP ABORT (RFC 9260 section 8.4).
 #pragma once
 
 #include "dataplane/packet.h"
 
 namespace weir {
 
-// Turns a TCP segment into the reset about it, from its destination back to its source, in place.
-// False, and the packet unchanged: it is a reset itself. Worker thread.
-[[nodiscard]] bool become_tcp_reset(Packet& packet) noexcept;
+// Turns a packet of TCP or SCTP into the reset about it, from its destination back to its source,
+// in place. False, and the packet unchanged: it says itself that the connection is no more, or is
+// of another protocol. Worker thread.
+[[nodiscard]] bool become_reset(Packet& packet) noexcept;
 
 }  // namespace weir

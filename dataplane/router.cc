@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/router.h"
 
-#include "dataplane/tcp_reset.h"
+#include "dataplane/reset.h"
 
 namespace weir {
 
@@ -59,10 +59,9 @@ void answer(WorkerState& worker, const Snapshot& snapshot, Packet& packet, IcmpE
 
 template <class Address>
 void reset_sender(const Snapshot& snapshot, Packet& packet) noexcept {
-  const auto& key = packet.key<Address>();
-  if (key.protocol != Protocol::tcp || packet.icmp_error) return;
-  if (!route(snapshot, packet, key.source) || !become_tcp_reset(packet)) return;
-  packet.outcome = Outcome::tcp_reset_sent;
+  if (packet.icmp_error || !route(snapshot, packet, packet.key<Address>().source)) return;
+  if (!become_reset(packet)) return;
+  packet.outcome = Outcome::reset_sent;
 }
 
 template <class Address>

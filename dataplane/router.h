@@ -60,7 +60,8 @@ template <class Address>
 void answer(WorkerState& worker, const Snapshot& snapshot, Packet& packet, IcmpError error,
             std::uint16_t mtu, Outcome unanswered) noexcept;
 
-// A TCP reset back to the packet's sender; the outcome stays where none can be sent.
+// A TCP reset or an SCTP ABORT back to the packet's sender; the outcome stays where none can be
+// sent.
 template <class Address>
 void reset_sender(const Snapshot& snapshot, Packet& packet) noexcept;
 

@@ -19,7 +19,7 @@ enum class Outcome : std::uint8_t {
   tun_to_server,
   fullnat_to_server,
   fullnat_to_client,
-  tcp_reset_sent,   // towards the end of a connection whose real server is gone
+  reset_sent,       // of TCP or SCTP, to an end of a connection whose real server is gone
   icmp_error_sent,  // an ICMP error of weir's own, back to the client
   // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
   kernel_not_ip,
@@ -88,7 +88,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("tun_to_server"),
     std::string_view("fullnat_to_server"),
     std::string_view("fullnat_to_client"),
-    std::string_view("tcp_reset_sent"),
+    std::string_view("reset_sent"),
     std::string_view("icmp_error_sent"),
     std::string_view("kernel_not_ip"),
     std::string_view("kernel_multicast"),

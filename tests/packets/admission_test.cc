@@ -778,7 +778,7 @@ TEST_F(GoneServers, Reset) {
   EXPECT_EQ(lab_.send(reply(1, 40000, kAck), kServerSide).outcome, Outcome::nat_to_client);
   const Bytes data = client_tcp({kClient, 40000, kVip, 80}, kAck, "data");
   const Forwarded to_client = lab_.send(data);
-  ASSERT_EQ(to_client.outcome, Outcome::tcp_reset_sent);
+  ASSERT_EQ(to_client.outcome, Outcome::reset_sent);
   EXPECT_EQ(to_client.port, 0);
   expect_right_reset(to_client.bytes);
   const Decoded out = decode(to_client.bytes);
@@ -790,7 +790,7 @@ TEST_F(GoneServers, Reset) {
   EXPECT_EQ(segment_of(to_client.bytes).sequence, segment_of(data).acknowledgement);
 
   const Forwarded to_server = lab_.send(reply(1, 40000, kAck), kServerSide);
-  ASSERT_EQ(to_server.outcome, Outcome::tcp_reset_sent);
+  ASSERT_EQ(to_server.outcome, Outcome::reset_sent);
   EXPECT_EQ(to_server.port, kServerSide);
   expect_right_reset(to_server.bytes);
   EXPECT_EQ(decode(to_server.bytes).flow.destination, server_address(1));
@@ -802,7 +802,7 @@ TEST_F(GoneServers, AResetAnswersWhatHasNoAcknowledgementByTheNextSequenceNumber
   set_up("reset");
   const Bytes sent = client_tcp({kClient, 40000, kVip, 80}, kSyn | kFin, "data");
   const Forwarded got = lab_.send(sent);
-  ASSERT_EQ(got.outcome, Outcome::tcp_reset_sent);
+  ASSERT_EQ(got.outcome, Outcome::reset_sent);
   expect_right_reset(got.bytes);
   const Segment reset = segment_of(got.bytes);
   EXPECT_EQ(reset.flags, kRst | kAck);
@@ -826,7 +826,7 @@ TEST(GoneServersIpv6, Reset) {
   ASSERT_EQ(server_of(lab.send(client_tcp({kClient6, 40000, kVip6, 80}, kSyn))), 1U);
   must(lab.services().delete_server(key, address_of("2001:db8:2::1"), 8080));
   const Forwarded got = lab.send(client_tcp({kClient6, 40000, kVip6, 80}, kAck));
-  ASSERT_EQ(got.outcome, Outcome::tcp_reset_sent);
+  ASSERT_EQ(got.outcome, Outcome::reset_sent);
   expect_right_reset(got.bytes);
   EXPECT_EQ(decode(got.bytes).flow.destination, kClient6);
 }

@@ -129,7 +129,7 @@ TEST_F(PacketCases, OutcomeAndBytes) {
 const std::set<Outcome> kElsewhere = {
     Outcome::undecided,
     Outcome::fragment,
-    Outcome::tcp_reset_sent,
+    Outcome::reset_sent,
     Outcome::fullnat_to_server,
     Outcome::fullnat_to_client,
     Outcome::kernel_local,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/burst_lab.h"
+#include "tests/support/frame_checks.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 
@@ -242,6 +243,78 @@ TEST_F(SctpConnections, ItsPortsAreItsOwn) {
   EXPECT_EQ(lab_.send(server_udp({"10.2.0.1", kServerPort, kClient, kPort}), kServerSide).outcome,
             Outcome::kernel_not_a_service);
   expect_state("INIT1", 4, false);
+}
+
+// ---- A real server that is gone: RFC 9260 section 8.4, point 8, and for an INIT 8.5.1 ----
+
+class SctpGoneServer : public SctpConnections {
+ protected:
+  SctpGoneServer() {
+    set_up(ForwardMode::nat);
+    must(lab_.services().set_service_option(key_, {"gone-server", "reset"}));
+  }
+  void remove_server() {
+    must(lab_.services().delete_server(key_, *IpAddress::parse("10.2.0.1"), kServerPort));
+  }
+  // The last 16 bytes are the SCTP packet; its checksum is judged with the whole frame.
+  static void expect_abort(const Forwarded& got, std::uint8_t flags, const Bytes& tag) {
+    ASSERT_EQ(got.outcome, Outcome::reset_sent);
+    ASSERT_EQ(got.bytes.size(), 14U + 20U + 16U);
+    EXPECT_EQ(fault_of(got.bytes), "");
+    EXPECT_EQ(got.bytes[14 + 9], 132);
+    const auto sctp = got.bytes.end() - 16;
+    EXPECT_EQ(Bytes(sctp + 4, sctp + 8), tag);
+    EXPECT_EQ(Bytes(sctp + 12, sctp + 16), Bytes({kAbort, flags, 0, 4}));
+  }
+  static constexpr std::uint8_t kTagReflected = 1;
+  const Bytes kTag = {1, 2, 3, 4};  // of every packet here
+};
+
+TEST_F(SctpGoneServer, EachEndIsSentAnAbort) {
+  establish_nat();
+  remove_server();
+  const Forwarded to_client = from_client({kData});
+  expect_abort(to_client, kTagReflected, kTag);
+  EXPECT_EQ(to_client.port, 0);
+  const Flow back = decode(to_client.bytes).flow;
+  EXPECT_EQ(back.source, kVip);
+  EXPECT_EQ(back.source_port, kServicePort);
+  EXPECT_EQ(back.destination, kClient);
+  EXPECT_EQ(back.destination_port, kPort);
+  const Forwarded to_server = from_server({kSack, kData});
+  expect_abort(to_server, kTagReflected, kTag);
+  EXPECT_EQ(to_server.port, kServerSide);
+  EXPECT_EQ(decode(to_server.bytes).flow.destination, "10.2.0.1");
+  EXPECT_EQ(decode(to_server.bytes).flow.source, kClient);
+}
+
+TEST_F(SctpGoneServer, AnInitIsAnsweredByTheTagThatItAsksFor) {
+  from_client({kInit});
+  remove_server();
+  expect_abort(from_client({kInit}), 0, {'a', 'b', 'c', 0});
+}
+
+TEST_F(SctpGoneServer, WhatEndsTheAssociationIsNotAnswered) {
+  establish_nat();
+  remove_server();
+  EXPECT_EQ(from_client({kAbort}).outcome, Outcome::drop_server_removed);
+  EXPECT_EQ(from_client({kShutdownComplete}).outcome, Outcome::drop_server_removed);
+}
+
+TEST(SctpGoneServerIpv6, ItIsSentAnAbort) {
+  BurstLab lab;
+  const ServiceKey key = service_key(Protocol::sctp, "2001:db8:9::1", kServicePort);
+  add_service(lab.services(), key);
+  must(lab.services().set_service_option(key, {"gone-server", "reset"}));
+  must(lab.services().add_server(key, server_spec("2001:db8:2::1", kServerPort, ForwardMode::nat)));
+  const Flow flow = {"2001:db8:1::1", kPort, "2001:db8:9::1", kServicePort};
+  EXPECT_EQ(lab.send(client_sctp(flow, {kInit})).outcome, Outcome::nat_to_server);
+  must(lab.services().delete_server(key, *IpAddress::parse("2001:db8:2::1"), kServerPort));
+  const Forwarded got = lab.send(client_sctp(flow, {kData}));
+  ASSERT_EQ(got.outcome, Outcome::reset_sent);
+  EXPECT_EQ(fault_of(got.bytes), "");
+  EXPECT_EQ(got.bytes.size(), 14U + 40U + 16U);
+  EXPECT_EQ(decode(got.bytes).flow.destination, "2001:db8:1::1");
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ TEST(FrameChecks, what_was_wrong_before_may_stay_wrong) {
   EXPECT_EQ(fault_of(wrong), "TCP checksum");
   EXPECT_EQ(fault_of_sent(wrong, Outcome::dr_to_server, wrong), "");
   EXPECT_EQ(fault_of_sent(wrong, Outcome::dr_to_server, right), "TCP checksum");
-  EXPECT_EQ(fault_of_sent(wrong, Outcome::tcp_reset_sent, wrong), "TCP checksum");
+  EXPECT_EQ(fault_of_sent(wrong, Outcome::reset_sent, wrong), "TCP checksum");
   Bytes too_short = right;
   too_short[kEthernet + kIpv4 + 12] = 0x40;
   EXPECT_EQ(fault_of_sent(too_short, Outcome::dr_to_server, wrong), "TCP header");
