@@ -528,7 +528,11 @@ absl::Status Steering::release() {
     absl::Status detached = detach_xdp_program(index_, (*program)->id);
     if (!detached.ok()) return detached;
   }
-  return guard_.lift();
+  if (!guard_.stands()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("clients of the killed weir on ", interface_,
+                                             " go on seeing silence until a weir has started; `",
+                                             SteeringGuard::command_to_lift(interface_),
+                                             "` leaves them to the kernel"));
 }
 
 }  // namespace weir

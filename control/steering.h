@@ -91,7 +91,8 @@ class Steering {
   absl::Status update(const SteeringState& state, std::span<const MacAddress> macs);
   // An error once the interface is gone or somebody took the program off.
   absl::Status still_there() const;
-  // Detaches the program and unlocks the interface.
+  // Detaches the program and unlocks the interface. Before the first update() the guard that
+  // make_way() has raised stays, and an error says so: a failed start ends no silence.
   absl::Status release();
 
  private:

@@ -42,15 +42,6 @@ bpf_tc_opts place() {
   return options;
 }
 
-bool guard_stands(int interface_index) {
-  const bpf_tc_hook hook = ingress_of(interface_index);
-  bpf_tc_opts found = place();
-  const LibbpfMessages quiet;
-  if (bpf_tc_query(&hook, &found) != 0) return false;
-  const absl::StatusOr<std::string> name = program_name(found.prog_id);
-  return name.ok() && *name == kGuardName;
-}
-
 // The object with the guard alone to be loaded, on the given maps.
 absl::StatusOr<Object> open_guard(const std::string& path, const std::vector<BpfMap>& maps) {
   Object object(bpf_object__open_file(path.c_str(), nullptr));
@@ -74,8 +65,21 @@ absl::StatusOr<Object> open_guard(const std::string& path, const std::vector<Bpf
 
 }  // namespace
 
+bool SteeringGuard::stands() const {
+  const bpf_tc_hook hook = ingress_of(interface_index_);
+  bpf_tc_opts found = place();
+  const LibbpfMessages quiet;
+  if (bpf_tc_query(&hook, &found) != 0) return false;
+  const absl::StatusOr<std::string> name = program_name(found.prog_id);
+  return name.ok() && *name == kGuardName;
+}
+
+std::string SteeringGuard::command_to_lift(const std::string& interface) {
+  return absl::StrCat("tc filter delete dev ", interface, " ingress prio ", kPriority);
+}
+
 absl::Status SteeringGuard::raise(const std::string& object, std::uint32_t program) {
-  if (guard_stands(interface_index_)) return absl::OkStatus();
+  if (stands()) return absl::OkStatus();
   const absl::StatusOr<std::vector<BpfMap>> maps = maps_of_program(program);
   if (!maps.ok()) return maps.status();
   const LibbpfMessages quiet;
@@ -99,7 +103,7 @@ absl::Status SteeringGuard::raise(const std::string& object, std::uint32_t progr
 }
 
 absl::Status SteeringGuard::lift() {
-  if (!guard_stands(interface_index_)) return absl::OkStatus();
+  if (!stands()) return absl::OkStatus();
   bpf_tc_hook hook = ingress_of(interface_index_);
   const bpf_tc_opts options = place();
   if (const int error = bpf_tc_detach(&hook, &options); error != 0) {

@@ -2,6 +2,7 @@
 """Start, stop, death and the loss of an interface."""
 
 import os
+import re
 import select
 import signal
 import time
@@ -70,6 +71,26 @@ def test_start_after_sigkill_needs_no_clean_up():
             start_weir(lab, 'af_xdp')
             add_service(lab, 'nat', 80)
             expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
+
+
+def test_start_that_fails_after_sigkill_keeps_the_silence():
+    with running() as lab:
+        for server in lab.servers:
+            start_echo(server)
+        add_service(lab, 'nat', ECHO_PORT)
+        established = connect(lab.client, VIP[4], ECHO_PORT)
+        receive_line(established)
+        lab.weirs[0].stop(signal.SIGKILL)
+        failing = lab.director.start(os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket',
+                                     f'{lab.socket}/in-no-directory', *SMALL_TABLE)
+        equal(failing.wait(20), 1, 'exit code of a weir without a socket')
+        watching = packet_socket(lab.client, 'eth0')
+        established.sendall(b'into the dark')
+        equal(flags_from_vip(watching, 2.0), [], 'segments from the VIP')
+        how_to_end_it = re.search('`(tc .*)`', failing.output())
+        expect(how_to_end_it, f'it does not say how to end the silence: {failing.output()}')
+        lab.director.run(*how_to_end_it[1].split())
+        wait_until(lambda: 'R' in flags_from_vip(watching, 0.1), 'a RST of the kernel')
 
 
 def test_second_weir_on_the_same_interface_is_refused_and_disturbs_nothing():

@@ -238,6 +238,18 @@ class SteeringTest : public testing::Test {
     EXPECT_EQ(steering->update(lab_state(), kLabMacs), absl::OkStatus());
     return steering;
   }
+  static void start_and_kill() {
+    const pid_t weir = fork();
+    if (weir == 0) {
+      FakeDriver* started = nullptr;
+      const std::unique_ptr<Steering> steering = start(started);
+      raise(SIGKILL);
+    }
+    int end = 0;
+    ASSERT_EQ(waitpid(weir, &end, 0), weir);
+    ASSERT_TRUE(WIFSIGNALED(end));
+    ASSERT_EQ(xdp_of_va(), "weir_steer");
+  }
 };
 
 // ---- Verdicts ----
@@ -604,17 +616,7 @@ TEST_F(SteeringTest, ForeignProgramIsRefusedByName) {
 }
 
 TEST_F(SteeringTest, KilledWeirIsReplacedBehindTheGuard) {
-  const pid_t weir = fork();
-  if (weir == 0) {
-    FakeDriver* started = nullptr;
-    const std::unique_ptr<Steering> steering = start(started);
-    raise(SIGKILL);
-  }
-  int end = 0;
-  ASSERT_EQ(waitpid(weir, &end, 0), weir);
-  ASSERT_TRUE(WIFSIGNALED(end));
-  ASSERT_EQ(xdp_of_va(), "weir_steer");
-
+  start_and_kill();
   const std::unique_ptr<Steering> steering = claim();
   const absl::StatusOr<Steering::Handover> handover = steering->make_way();
   ASSERT_TRUE(handover.ok()) << handover.status();
@@ -630,6 +632,24 @@ TEST_F(SteeringTest, KilledWeirIsReplacedBehindTheGuard) {
   run("! tc qdisc show dev va | grep clsact");
   EXPECT_TRUE(steering->release().ok());
   EXPECT_EQ(xdp_of_va(), "");
+}
+
+TEST_F(SteeringTest, FailedStartAfterAKilledWeirLeavesTheGuard) {
+  start_and_kill();
+  {
+    const std::unique_ptr<Steering> steering = claim();
+    ASSERT_TRUE(steering->make_way().ok());
+    const FakeDriver driver("va");
+    ASSERT_EQ(steering->attach(), absl::OkStatus());
+    EXPECT_NE(steering->release().message().find("tc filter delete dev va"), std::string::npos);
+  }
+  EXPECT_EQ(xdp_of_va(), "");
+  EXPECT_TRUE(guard_stands());
+  FakeDriver* started = nullptr;
+  const std::unique_ptr<Steering> next = start(started);
+  const std::unique_ptr<FakeDriver> driver(started);
+  EXPECT_FALSE(guard_stands());
+  EXPECT_TRUE(next->release().ok());
 }
 
 TEST_F(SteeringTest, FailedStartLeavesNothing) {
