@@ -51,6 +51,22 @@ bool may_open(const Settings& settings, const Packet& packet, Protocol protocol,
   return settings.sloppy_tcp || (packet.tcp_flags & TcpHeader::kSyn) != 0;
 }
 
+bool is_of_no_host(const Ipv4Address& address) noexcept {
+  const std::uint32_t value = address.value.host();
+  return value >> 24U == 0 || value == 0xffffffffU;
+}
+
+bool is_of_no_host(const Ipv6Address& address) noexcept { return address == Ipv6Address{}; }
+
+// What Linux's routing keeps from IPVS (ip_route_input_slow, ipv6_rcv): addresses that no client
+// has, and the service's own.
+template <class Address>
+bool is_martian(const FlowKey<Address>& key) noexcept {
+  const IpAddress source = key.source;
+  return key.source == key.destination || is_of_no_host(key.source) || source.is_loopback() ||
+         source.is_multicast();
+}
+
 // A service for one port takes what belongs to another, FTP's data, only where it is persistent.
 bool serves_port(const Service& service, Be16 port) noexcept {
   return service.persistence.timeout != 0 || service.key.fwmark != 0 ||
@@ -207,6 +223,10 @@ void open_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pack
   }
   if (!serves_port(service, key.destination_port)) {
     packet.outcome = Outcome::kernel_not_a_service;
+    return;
+  }
+  if (is_martian(key)) {
+    packet.outcome = Outcome::drop_martian_source;
     return;
   }
   const auto& table = worker.table<Address>();

@@ -62,6 +62,7 @@ enum class Outcome : std::uint8_t {
   drop_reply_ambiguous,
   drop_no_local_port,
   drop_stray_syn_ack,
+  drop_martian_source,  // would open a connection, from an address that no client has
   drop_no_route,
   drop_too_big,
   drop_no_headroom,
@@ -127,6 +128,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("drop_reply_ambiguous"),
     std::string_view("drop_no_local_port"),
     std::string_view("drop_stray_syn_ack"),
+    std::string_view("drop_martian_source"),
     std::string_view("drop_no_route"),
     std::string_view("drop_too_big"),
     std::string_view("drop_no_headroom"),

@@ -343,6 +343,7 @@ def unserved():
             services, burst(from_client(tcp(ACK)), from_client(tcp(SYN), ports=(4000, 99))),
             burst(from_server('10.2.0.1')), setting(NAT_ICMP_SEND),
             burst(from_server('10.2.0.1'), from_server('10.2.0.1', client='192.0.2.9', hops=1))],
+        'martian': [services, burst(from_client(tcp(SYN), source='127.0.0.1'))],
         'far': [services, far, burst(answer(ANSWERS['tcp'])),
                 burst(from_client(tcp(SYN), source='192.0.2.9', hops=1))],
         'nobody': [service, starts, starts, far, add_service(BY_MARK), bytes([MARK, 2]), starts,

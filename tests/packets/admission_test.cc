@@ -881,6 +881,40 @@ TEST(Opening, WithSloppyTcpAnySegmentButAReset) {
   EXPECT_EQ(server_of(lab.send(tcp(40001, kFin | kAck))), 1U);
 }
 
+TEST(Opening, NothingFromWhereNoClientIs) {
+  BurstLab lab({.server_slots = 64});
+  add_service(lab.services(), kTcp);
+  add_servers(lab, kTcp, 1);
+  for (const char* source : {"0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255",
+                             "224.0.0.1", "239.255.255.255", "255.255.255.255", kVip}) {
+    EXPECT_EQ(lab.send(tcp(40000, kSyn, source)).outcome, Outcome::drop_martian_source) << source;
+  }
+  EXPECT_EQ(held(lab, 1), Held{});
+  // Their neighbours; 240.0.0.0/4 is private to some networks, and Linux routes it.
+  for (const char* source : {"1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255",
+                             "240.0.0.1", "255.255.255.254", kOtherVip}) {
+    EXPECT_EQ(lab.send(tcp(40000, kSyn, source)).outcome, Outcome::nat_to_server) << source;
+  }
+}
+
+TEST(Opening, NothingFromWhereNoIpv6ClientIs) {
+  constexpr const char* kVip6 = "2001:db8:9::1";
+  BurstLab lab({.server_slots = 64});
+  const ServiceKey key = service_key(Protocol::udp, kVip6, 53);
+  add_service(lab.services(), key);
+  must(lab.services().add_server(key, server_spec("2001:db8:2::1", 53, ForwardMode::dr)));
+  const auto outcome_from = [&](const char* source) {
+    return lab.send(client_udp({source, 40000, kVip6, 53})).outcome;
+  };
+  for (const char* source : {"::", "::1", "ff02::1", "ff00::", kVip6}) {
+    EXPECT_EQ(outcome_from(source), Outcome::drop_martian_source) << source;
+  }
+  EXPECT_EQ(held(lab, 1), Held{});
+  for (const char* source : {"::2", "fe80::1", "feff:ffff::"}) {
+    EXPECT_EQ(outcome_from(source), Outcome::dr_to_server) << source;
+  }
+}
+
 TEST(Opening, NothingFromFtpsDataPort) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);

@@ -442,7 +442,7 @@ def hop_limits():
              step(from_client(unrouted), 'drop_ttl_expired_unanswered'))
         nobody = inbound(family, protocol, src='0.0.0.0' if family == 4 else '::', **{field: 1})
         case(f'{field} 1 from nobody, {name}', services,
-             step(from_client(nobody), 'drop_ttl_expired_unanswered'))
+             step(from_client(nobody), 'drop_martian_source'))
 
 
 def sizes():
