@@ -250,6 +250,8 @@ RealServer Services::describe(const ServiceRecord& service, const Server& server
   next.address = server.spec.address;
   next.port = Be16::from_host(server.spec.port);
   next.mode = is_own(server.spec.address) ? ForwardMode::local : server.spec.mode;
+  next.translated =
+      server.spec.mode == ForwardMode::nat || server.spec.mode == ForwardMode::fullnat;
   next.upper_threshold = server.spec.upper_threshold;
   next.lower_threshold = server.spec.lower_threshold;
   next.available = server.available && !service.removed;

@@ -134,10 +134,20 @@ bool is_one_packet(const Service& service, Protocol protocol) noexcept {
   return service.one_packet && protocol == Protocol::udp;
 }
 
+// The kernel gets a packet for the director itself as it came: at another port it would reach
+// something else.
+bool needs_other_port(const Service& service, const RealServer& server, Be16 asked) noexcept {
+  return server.mode == ForwardMode::local && server.translated &&
+         server_port(service, server, asked) != asked;
+}
+
 // With what has been chosen: the connection, or the way of this packet alone.
 template <class Address>
 Outcome admit(WorkerState& worker, const Snapshot& snapshot, const Service& service, Packet& packet,
               const Choice& choice) noexcept {
+  if (needs_other_port(service, *choice.server, packet.key<Address>().destination_port)) {
+    return Outcome::drop_local_other_port;
+  }
   const bool alone = is_one_packet(service, packet.key<Address>().protocol);
   // Fullnat's own end is the connection's.
   if (!alone || choice.server->mode == ForwardMode::fullnat) {

@@ -55,6 +55,7 @@ struct RealServer {
   IpAddress address;
   Be16 port;
   ForwardMode mode = ForwardMode::nat;
+  bool translated = true;  // to be reached by nat or fullnat, also if `mode` is local
   Tunnel tunnel;
   // Connections, active and inactive, that close it to new ones, and that open it again; 0: none.
   std::uint32_t upper_threshold = 0;

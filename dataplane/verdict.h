@@ -61,6 +61,7 @@ enum class Outcome : std::uint8_t {
   drop_table_full,
   drop_reply_ambiguous,
   drop_no_local_port,
+  drop_local_other_port,  // the director's own real server has another port than the service
   drop_stray_syn_ack,
   drop_martian_source,  // would open a connection, from an address that no client has
   drop_no_route,
@@ -127,6 +128,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("drop_table_full"),
     std::string_view("drop_reply_ambiguous"),
     std::string_view("drop_no_local_port"),
+    std::string_view("drop_local_other_port"),
     std::string_view("drop_stray_syn_ack"),
     std::string_view("drop_martian_source"),
     std::string_view("drop_no_route"),

@@ -350,6 +350,7 @@ def unserved():
                    setting(CACHE_BYPASS), starts],
         'neighbour': [service, add_server(key, NO_NEXT_HOP, NAT), start],
         'own': [service, add_server(key, OWN, NAT), start, burst(from_client(tcp(ACK)))],
+        'own-port': [service, add_server(key, OWN, NAT, port=81), start],
         'no-route': [service, add_server(key, FAR, NAT), start, setting(NAT_ICMP_SEND),
                      burst(from_server('192.0.2.9', client_port=4999))],
         'gone': [service, option(key, GONE_RESET), add_server(key, 1, NAT), start,

@@ -915,6 +915,25 @@ TEST(Opening, NothingFromWhereNoIpv6ClientIs) {
   }
 }
 
+TEST(Opening, ARealServerOnTheDirectorItselfHasTheServicesPort) {
+  BurstLab lab({.server_slots = 64});
+  lab.own(address_of("10.2.0.9"));
+  must(lab.services().add_local_addresses({address_of("10.2.0.9"), address_of("10.2.0.9")},
+                                          std::nullopt));
+  add_service(lab.services(), kTcp);
+  add_service(lab.services(), kUdp);
+  for (const ForwardMode mode : {ForwardMode::nat, ForwardMode::fullnat}) {
+    must(lab.services().add_server(kTcp, server_spec("10.2.0.9", 8080, mode)));
+    EXPECT_EQ(lab.send(tcp(40000, kSyn)).outcome, Outcome::drop_local_other_port);
+    EXPECT_EQ(held(lab, 1), Held{});
+    must(lab.services().delete_server(kTcp, address_of("10.2.0.9"), 8080));
+  }
+  must(lab.services().add_server(kTcp, server_spec("10.2.0.9", 80, ForwardMode::nat)));
+  EXPECT_EQ(lab.send(tcp(40000, kSyn)).outcome, Outcome::kernel_local);
+  must(lab.services().add_server(kUdp, server_spec("10.2.0.9", 53, ForwardMode::tun)));
+  EXPECT_EQ(lab.send(client_udp({kClient, 40000, kVip, 53})).outcome, Outcome::kernel_local);
+}
+
 TEST(Opening, NothingFromFtpsDataPort) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);

@@ -147,6 +147,7 @@ const std::set<Outcome> kElsewhere = {
     Outcome::drop_server_removed,
     Outcome::drop_table_full,
     Outcome::drop_no_local_port,
+    Outcome::drop_local_other_port,
     Outcome::drop_stray_syn_ack,
     Outcome::drop_no_headroom,
     Outcome::drop_untranslatable,
