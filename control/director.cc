@@ -74,6 +74,7 @@ absl::Status Director::claim_ports() {
   for (const std::string& port : options_.ports) {
     PortRecord record;
     record.kind = port_kind(port);
+    record.side = options_.side_of(port);
     if (record.kind == PortKind::kernel_interface) {
       auto steering = Steering::claim(port);
       if (!steering.ok()) return steering.status();
@@ -141,17 +142,24 @@ absl::Status Director::open_port(PortRecord& record) {
     if (!handover.ok()) return handover.status();
     if (!handover->silent) log_line(handover->reason);
   }
-  auto port = Port::open(plan, pool_);
+  plan.side = record.side;
+  auto port = Port::open(plan, *owners_, pool_);
   if (!port.ok()) {
     const absl::Status reason =
         record.steering ? record.steering->explain_failure() : absl::OkStatus();
     return reason.ok() ? port.status() : reason;
+  }
+  if (plan.side != PortSide::both && !port->finds_owner()) {
+    log_line(absl::StrCat("port ", record.device,
+                          ": the device cannot hash by one end alone, so packets reach the "
+                          "workers that own them through rings"));
   }
   ports_.push_back(*port);
   return record.steering ? record.steering->attach() : absl::OkStatus();
 }
 
 absl::Status Director::open_ports() {
+  owners_ = make_owners();
   for (PortRecord& record : port_records_) {
     if (absl::Status status = open_port(record); !status.ok()) return status;
   }
@@ -206,7 +214,6 @@ std::unique_ptr<OwnerMap> Director::make_owners() const {
 }
 
 absl::Status Director::make_workers() {
-  owners_ = make_owners();
   publisher_ = std::make_unique<Publisher>(options_.workers);
   rings_ = std::make_unique<Rings>(options_.workers);
   const std::uint32_t capacity = options_.connections_per_worker;

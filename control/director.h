@@ -43,7 +43,8 @@ class Director {
   // One port of the command line on its way to being served.
   struct PortRecord {
     PortKind kind = PortKind::vdev;
-    std::string device;                  // DPDK's name
+    std::string device;  // DPDK's name
+    PortSide side = PortSide::both;
     std::unique_ptr<Steering> steering;  // kernel interfaces only
     Network::LinkState last_state = Network::LinkState::up;
     std::string told_error;  // of steering, so that each is said once

@@ -5,6 +5,7 @@
 #include <absl/strings/str_split.h>
 #include <absl/strings/strip.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdlib>
 #include <fstream>
@@ -46,6 +47,11 @@ po::options_description settings_description(Options& options) {
   description.add_options()(
       "port", po::value(&options.ports)->value_name("PORT"),
       "interface name, PCI address or vdev:NAME[,ARGUMENTS]; repeat it for more")(
+      "client-side", po::value(&options.client_side)->value_name("PORT"),
+      "a port that only clients are behind: where its NIC can hash by the source alone, packets "
+      "arrive at the worker that owns them")(
+      "server-side", po::value(&options.server_side)->value_name("PORT"),
+      "a port that only real servers are behind: likewise, by the destination")(
       "workers", po::value(&options.workers)->value_name("N")->default_value(1),
       "polling workers, each on its own CPU")(
       "lcores", po::value(&options.lcores)->value_name("LIST"),
@@ -91,6 +97,29 @@ absl::Status read_settings(const std::string& path, const po::options_descriptio
   return absl::OkStatus();
 }
 
+bool contains(const std::vector<std::string>& ports, const std::string& port) {
+  return std::find(ports.begin(), ports.end(), port) != ports.end();
+}
+
+absl::Status check_sides(const Options& options) {
+  for (const auto* side : {&options.client_side, &options.server_side}) {
+    for (const std::string& port : *side) {
+      if (contains(options.ports, port)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("--client-side and --server-side say more about a port, so ", port,
+                       " needs its --port, too, written alike"));
+    }
+  }
+  for (const std::string& port : options.client_side) {
+    if (!contains(options.server_side, port)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("a port with clients and real servers behind it is neither --client-side nor "
+                     "--server-side: leave out both for ",
+                     port));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status check(const Options& options) {
   if (options.ports.empty()) {
     return absl::InvalidArgumentError(
@@ -101,6 +130,7 @@ absl::Status check(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("weir serves at most ", kMaxPortOptions, " ports"));
   }
+  if (const absl::Status status = check_sides(options); !status.ok()) return status;
   if (options.workers == 0 || options.workers > kMaxWorkers) {
     return absl::InvalidArgumentError(
         absl::StrCat("--workers takes a number from 1 to ", kMaxWorkers));
@@ -124,6 +154,11 @@ void split_eal(Options& options) {
 }
 
 }  // namespace
+
+PortSide Options::side_of(const std::string& port) const {
+  if (contains(client_side, port)) return PortSide::clients;
+  return contains(server_side, port) ? PortSide::servers : PortSide::both;
+}
 
 PortKind port_kind(const std::string& port) {
   static const std::regex pci("([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\\.[0-7]");

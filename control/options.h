@@ -10,10 +10,16 @@
 
 #include <absl/status/statusor.h>
 
+#include "dataplane/port_side.h"
+
 namespace weir {
 
 struct Options {
   std::vector<std::string> ports;
+  // Of these, those that only clients, or only real servers, are behind.
+  std::vector<std::string> client_side;
+  std::vector<std::string> server_side;
+  PortSide side_of(const std::string& port) const;
   unsigned workers = 1;
   std::string lcores;
   std::uint32_t connections_per_worker = 1'000'000;

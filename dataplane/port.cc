@@ -41,7 +41,7 @@ absl::Status set_up_queues(std::uint16_t id, std::uint16_t queues, rte_mempool* 
 
 }  // namespace
 
-absl::StatusOr<Port> Port::open(const PortPlan& plan, rte_mempool* pool) {
+absl::StatusOr<Port> Port::open(const PortPlan& plan, const OwnerMap& owners, rte_mempool* pool) {
   Port port;
   port.device_ = plan.device;
   port.pool_ = pool;
@@ -59,8 +59,10 @@ absl::StatusOr<Port> Port::open(const PortPlan& plan, rte_mempool* pool) {
   port.queues_ = static_cast<std::uint16_t>(
       plan.fixed_queues != 0 ? plan.fixed_queues : std::min<unsigned>(plan.workers, most));
 
+  ReceiveHash hash(info, plan.side, owners, port.queues_);
   rte_eth_conf conf;
   std::memset(&conf, 0, sizeof conf);
+  hash.ask_for(conf);
   if (const int rc = rte_eth_dev_configure(port.id_, port.queues_, port.queues_, &conf); rc != 0) {
     return failed(plan.device, "configuring the queues", rc);
   }
@@ -69,6 +71,8 @@ absl::StatusOr<Port> Port::open(const PortPlan& plan, rte_mempool* pool) {
   }
   if (const int rc = rte_eth_dev_start(port.id_); rc != 0)
     return failed(plan.device, "starting", rc);
+  hash.apply(port.id_);
+  port.finds_owner_ = hash.finds_owner();
 
   rte_ether_addr mac;
   if (rte_eth_macaddr_get(port.id_, &mac) == 0) {

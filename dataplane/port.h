@@ -8,6 +8,7 @@
 #include <absl/status/statusor.h>
 
 #include "dataplane/net/addresses.h"
+#include "dataplane/receive_hash.h"
 
 struct rte_mempool;
 
@@ -17,12 +18,13 @@ struct PortPlan {
   std::string device;  // DPDK's name: "net_af_xdp0", "0000:3b:00.0"
   unsigned workers = 1;
   unsigned fixed_queues = 0;  // 0: as many as there are workers and the device has
+  PortSide side = PortSide::both;
 };
 
 class Port {
  public:
   // Opens and starts the device. Control thread, after start_eal().
-  static absl::StatusOr<Port> open(const PortPlan& plan, rte_mempool* pool);
+  static absl::StatusOr<Port> open(const PortPlan& plan, const OwnerMap& owners, rte_mempool* pool);
   // Stops and closes it; no worker may use it any more.
   void close();
 
@@ -33,11 +35,14 @@ class Port {
   rte_mempool* pool() const noexcept { return pool_; }  // of the frames that it receives
   std::uint16_t mtu() const noexcept { return mtu_; }
   const std::string& device() const noexcept { return device_; }
+  // Whether the device itself gives packets to the workers that own them.
+  bool finds_owner() const noexcept { return finds_owner_; }
 
  private:
   std::string device_;
   std::uint16_t id_ = 0;
   std::uint16_t queues_ = 1;
+  bool finds_owner_ = false;
   MacAddress mac_;
   std::uint16_t mtu_ = 1500;
   rte_mempool* pool_ = nullptr;

@@ -62,5 +62,25 @@ TEST_F(OptionsTest, what_is_neither_is_named) {
   }
 }
 
+TEST_F(OptionsTest, sides_are_of_ports_that_are_there) {
+  const auto parsed = parse(
+      "port = eth1\n"
+      "port = eth2\n"
+      "port = eth3\n"
+      "client-side = eth1\n"
+      "server-side = eth2\n");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ((*parsed)->side_of("eth1"), PortSide::clients);
+  EXPECT_EQ((*parsed)->side_of("eth2"), PortSide::servers);
+  EXPECT_EQ((*parsed)->side_of("eth3"), PortSide::both);
+
+  const auto unknown = parse("port = eth1\nclient-side = eth9\n");
+  ASSERT_FALSE(unknown.ok());
+  EXPECT_NE(unknown.status().message().find("eth9 needs its --port"), std::string::npos);
+  const auto twice = parse("port = eth1\nclient-side = eth1\nserver-side = eth1\n");
+  ASSERT_FALSE(twice.ok());
+  EXPECT_NE(twice.status().message().find("leave out both for eth1"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace weir

@@ -360,7 +360,7 @@ class RingDirector {
     // Connections expire while the test runs.
     must(lab_.services().set_timeouts({.tcp = 1, .tcp_fin = 1, .udp = 1}));
     for (const char* device : {"net_ring0", "net_ring1"}) {
-      auto port = Port::open({.device = device}, pool_);
+      auto port = Port::open({.device = device}, *lab_.worker().owners, pool_);
       must(port.status());
       ports_.push_back(*port);
     }
