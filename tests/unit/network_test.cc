@@ -69,7 +69,7 @@ class NetworkTest : public testing::Test {
 
   // Runs the control thread's loop until `condition` holds; how long that took.
   template <class Condition>
-  std::chrono::milliseconds until(Condition condition, std::chrono::milliseconds limit = 5s) {
+  std::chrono::milliseconds until(Condition condition, std::chrono::milliseconds limit = 20s) {
     const auto start = Clock::now();
     while (!condition() && Clock::now() - start < limit) io_.run_one_for(50ms);
     EXPECT_TRUE(condition());
