@@ -306,11 +306,18 @@ std::span<const Protocol> Services::reply_protocols(const ServiceKey& key) {
 void Services::rebuild(const ServiceRecord& service, Server& server) {
   note_replies(service, server);
   auto next = std::make_shared<RealServer>(describe(service, server));
+  if (server.published != nullptr && server.published->available && !next->available) {
+    last_departure_ = version_ + 1;
+  }
   server_table_[server.slot] = next.get();
   retire(std::exchange(server.published, std::move(next)));
 }
 
 void Services::rebuild(ServiceRecord& service) {
+  const Service* before = service.published.get();
+  if (before != nullptr && before->gone_server != service.options.gone_server) {
+    last_departure_ = version_ + 1;
+  }
   auto next = std::make_shared<Service>();
   next->key = service.spec.key;
   next->slot = service.slot;
@@ -391,6 +398,7 @@ void Services::publish() {
   next->index = index_;
   next->services = service_table_;
   next->servers = server_table_;
+  next->last_departure = last_departure_;
   next->edited.assign(edited_.begin(), edited_.end());
   next->routes = surroundings_.routes;
   next->ports = surroundings_.ports;

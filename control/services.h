@@ -267,7 +267,8 @@ class Services final : public ServiceTable {
   std::shared_ptr<const PortGroups> port_groups_;  // of the ports of local addresses
   std::uint64_t port_seed_ = 0;                    // of the next LocalPorts
   std::uint64_t version_ = 0;
-  std::uint64_t oldest_in_use_ = 0;  // no worker looks at a version before it
+  std::uint64_t last_departure_ = 0;  // Snapshot's
+  std::uint64_t oldest_in_use_ = 0;   // no worker looks at a version before it
   absl::flat_hash_set<ServiceSlot> edited_;
   std::vector<std::shared_ptr<const void>> retired_;
   // Slots to be freed once no worker can see what they held.

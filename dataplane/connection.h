@@ -33,7 +33,7 @@ enum ConnectionFlags : std::uint16_t {
   kTranslated = 0x1000,  // fullnat to a server of the other family: see companion()
   // In the other family's table, found by the replies: `controller` is the connection's index.
   kCompanion = 0x2000,
-  kReset = 0x0400,  // its real server is gone, and the client has been sent a reset
+  kReset = 0x0400,  // its real server is gone, and whatever its ends send is answered by a reset
 };
 
 // In place of an index: there is none.

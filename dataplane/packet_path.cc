@@ -11,6 +11,7 @@
 #include "dataplane/drop_entry.h"
 #include "dataplane/forward_error.h"
 #include "dataplane/fullnat.h"
+#include "dataplane/gone_servers.h"
 #include "dataplane/parse.h"
 #include "dataplane/path_mtu.h"
 #include "dataplane/persistence.h"
@@ -175,7 +176,7 @@ bool is_over(const Settings& settings, const Connection<Address>& connection) no
 
 // A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode), with
 // expire_nodest_conn also one on a connection to a real server that takes no new ones, and a SYN
-// that a proxied connection cannot take over (client_address.h).
+// that a proxied connection cannot take over (client_address.h), or on one that is being reset.
 template <class Address>
 bool starts_anew(const Settings& settings, ConnectionTable<Address>& table,
                  const RealServer* server, const Packet& packet) noexcept {
@@ -184,30 +185,33 @@ bool starts_anew(const Settings& settings, ConnectionTable<Address>& table,
   const Connection<Address>& connection = table[packet.connection];
   if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
   if (settings.conn_reuse_mode != 0 && is_over(settings, connection)) return true;
+  if (connection.has(kReset)) return true;
   const bool shifted = connection.protocol == Protocol::tcp &&
                        connection.mode() == ForwardMode::fullnat &&
                        is_active(table.shift(packet.connection));
   return shifted && starts_anew(packet, table.shift(packet.connection));
 }
 
+// Tells the sender that there is nothing more at the other end.
+template <class Address>
+void reset_end(const Snapshot& snapshot, Packet& packet) noexcept {
+  packet.outcome = Outcome::drop_server_removed;
+  reset_sender<Address>(snapshot, packet);
+}
+
 // What the service wants for the connections of a real server that is gone, where it wants anything
-// but what the settings say for all. With `reset` each end learns of it when it next sends, the
-// client first.
+// but what the settings say for all.
 template <class Address>
 void apply_gone_server_policy(const Snapshot& snapshot, Connection<Address>& connection,
                               Packet& packet) noexcept {
   const GoneServer policy = snapshot.services[connection.service_slot]->gone_server;
   if (policy == GoneServer::keep) return;
-  packet.outcome = Outcome::drop_server_removed;
-  if (policy == GoneServer::drop) return;
+  if (policy == GoneServer::drop) {
+    packet.outcome = Outcome::drop_server_removed;
+    return;
+  }
   set_field(connection.flags, static_cast<std::uint16_t>(connection.flags | kReset));
-  reset_sender<Address>(snapshot, packet);
-}
-
-template <class Address>
-bool expires_with_server(const Snapshot& snapshot, const Connection<Address>& connection) noexcept {
-  return snapshot.settings->expire_nodest_conn &&
-         snapshot.services[connection.service_slot]->gone_server == GoneServer::drop;
+  reset_end<Address>(snapshot, packet);
 }
 
 template <class Address>
@@ -217,12 +221,14 @@ void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   const RealServer* server = snapshot.servers[connection.server_slot];
   const bool gone = server == nullptr || !server->available;
   if (starts_anew(*snapshot.settings, table, server, packet) ||
-      (gone && expires_with_server(snapshot, connection))) {
+      (gone && ends_with_server(snapshot, connection))) {
     if (close_connection<Address>(worker, snapshot, packet.connection)) {
       packet.connection = kNoConnection;
     } else {
       packet.outcome = Outcome::drop_server_removed;
     }
+  } else if (connection.has(kReset)) {
+    reset_end<Address>(snapshot, packet);
   } else if (gone) {
     apply_gone_server_policy(snapshot, connection, packet);
   }
@@ -265,10 +271,8 @@ void check_reply(WorkerState& worker, const Snapshot& snapshot, Packet& packet) 
     }
     return;
   }
-  // Those of a removed real server pass (IPVS), unless the client has been told already.
-  if (!worker.table<Address>()[packet.connection].has(kReset)) return;
-  packet.outcome = Outcome::drop_server_removed;
-  reset_sender<Address>(snapshot, packet);
+  // Those of a removed real server pass (IPVS), unless the connection is to be reset.
+  if (worker.table<Address>()[packet.connection].has(kReset)) reset_end<Address>(snapshot, packet);
 }
 
 template <class Address>
@@ -576,21 +580,6 @@ void count_outcomes(WorkerState& worker, std::span<const Packet> burst) noexcept
   }
 }
 
-inline void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
-  if (!packet.neighbour_known) {
-    packet.outcome = Outcome::waiting_for_neighbour;
-    return;
-  }
-  const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
-  if (!next_hop.resolved) {
-    packet.outcome = Outcome::waiting_for_neighbour;
-    packet.neighbour = next_hop.address;
-    packet.out_interface = next_hop.interface;
-  } else if (!write_ethernet(packet, next_hop)) {
-    packet.outcome = Outcome::drop_no_headroom;
-  }
-}
-
 // ---- The three stages, each a loop of its own ----
 
 // What the packets are; asks for the buckets of their connections.
@@ -669,6 +658,7 @@ void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept {
     const Service* service = snapshot.services[slot];
     if (service != nullptr) replay_edits((*service->schedulers)[worker.index], *service);
   }
+  begin_gone_server_walk(worker, snapshot);
 }
 
 }  // namespace weir

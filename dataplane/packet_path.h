@@ -26,8 +26,9 @@ void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned 
 // Gives up datagrams whose fragments do not come, at most `budget`. Worker thread.
 void expire_fragments(WorkerState& worker, unsigned budget) noexcept;
 
-// Replays the edits of services that changed since the worker's last snapshot. Worker thread, when
-// it first sees `snapshot`.
+// Replays the edits of services that changed since the worker's last snapshot, and begins to look
+// through the connections of real servers that have gone. Worker thread, when it first sees
+// `snapshot`.
 void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept;
 
 // Completes a packet that waited for its next hop, if that is resolved by now.

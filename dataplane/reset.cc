@@ -46,6 +46,18 @@ TcpHeader reset_for(const Packet& packet, const TcpHeader& tcp) noexcept {
   return reset;
 }
 
+TcpHeader probe_for(const Packet& packet) noexcept {
+  const bool ipv4 = packet.family == Family::ipv4;
+  TcpHeader probe{};
+  probe.source_port = ipv4 ? packet.ipv4.destination_port : packet.ipv6.destination_port;
+  probe.destination_port = ipv4 ? packet.ipv4.source_port : packet.ipv6.source_port;
+  probe.data_offset = sizeof(TcpHeader) / 4 << 4;
+  probe.flags = TcpHeader::kAck;
+  probe.window = Be16::from_host(0xffff);
+  probe.checksum = checksum_finish(checksum_add(&probe, sizeof probe, pseudo_header(packet)));
+  return probe;
+}
+
 // ---- SCTP ----
 
 struct SctpAbort {
@@ -108,7 +120,7 @@ void write_ipv6(Packet& packet, Protocol protocol, std::size_t payload) noexcept
                                                packet.ipv6.source};
 }
 
-// No longer than what it takes the place of.
+// Where there is room for it.
 template <class Message>
 void become(Packet& packet, Protocol protocol, const Message& message) noexcept {
   const bool ipv4 = packet.family == Family::ipv4;
@@ -147,5 +159,7 @@ bool become_reset(Packet& packet) noexcept {
   if (protocol == Protocol::tcp) return become_tcp_reset(packet);
   return protocol == Protocol::sctp && become_sctp_abort(packet);
 }
+
+void become_probe(Packet& packet) noexcept { become(packet, Protocol::tcp, probe_for(packet)); }
 
 }  // namespace weir

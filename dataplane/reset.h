@@ -12,4 +12,9 @@ namespace weir {
 // of another protocol. Worker thread.
 [[nodiscard]] bool become_reset(Packet& packet) noexcept;
 
+// Makes a TCP segment out of nothing, at `packet.ip`, that the sender of packets with the packet's
+// key answers by what it expects (RFC 9293 section 3.10.7.4): an ACK that no window holds, but for
+// one in ten thousand. Worker thread.
+void become_probe(Packet& packet) noexcept;
+
 }  // namespace weir

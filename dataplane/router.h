@@ -52,6 +52,22 @@ inline std::uint16_t mtu_of(const Snapshot& snapshot, const Packet& packet) noex
                                 : snapshot.routes->interfaces()[packet.out_interface].mtu;
 }
 
+// The Ethernet header of a forwarded packet, if its next hop is known; else another outcome.
+inline void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
+  if (!packet.neighbour_known) {
+    packet.outcome = Outcome::waiting_for_neighbour;
+    return;
+  }
+  const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
+  if (!next_hop.resolved) {
+    packet.outcome = Outcome::waiting_for_neighbour;
+    packet.neighbour = next_hop.address;
+    packet.out_interface = next_hop.interface;
+  } else if (!write_ethernet(packet, next_hop)) {
+    packet.outcome = Outcome::drop_no_headroom;
+  }
+}
+
 // ---- Back to the sender ----
 
 // An ICMP error of weir's own back to the packet's sender; `unanswered` is the outcome where none

@@ -29,6 +29,9 @@ struct Snapshot {
   std::shared_ptr<const ServiceIndex> index;
   std::vector<const Service*> services;    // by ServiceSlot, null: free
   std::vector<const RealServer*> servers;  // by ServerSlot, null: free
+  // The first version without a real server that an earlier one had, or with another policy for the
+  // connections of such; 0: none.
+  std::uint64_t last_departure = 0;
   // Services with edits that some worker may not have replayed yet.
   std::vector<ServiceSlot> edited;
   std::shared_ptr<const Routes> routes;

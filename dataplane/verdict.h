@@ -20,6 +20,7 @@ enum class Outcome : std::uint8_t {
   fullnat_to_server,
   fullnat_to_client,
   reset_sent,       // of TCP or SCTP, to an end of a connection whose real server is gone
+  probe_sent,       // asks such an end to speak, so that it can be reset
   icmp_error_sent,  // an ICMP error of weir's own, back to the client
   // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
   kernel_not_ip,
@@ -91,6 +92,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("fullnat_to_server"),
     std::string_view("fullnat_to_client"),
     std::string_view("reset_sent"),
+    std::string_view("probe_sent"),
     std::string_view("icmp_error_sent"),
     std::string_view("kernel_not_ip"),
     std::string_view("kernel_multicast"),

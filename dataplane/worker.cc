@@ -128,6 +128,7 @@ unsigned Worker::poll_once() noexcept {
   if (state_.reassembly.under_way() != 0) expire_fragments(state_, kFragmentBudget);
   if (!state_.notices.empty()) send_notices();
   if (!waiting_.empty()) retry_waiting();
+  if (state_.gone_servers.is_under_way()) look_after_gone_servers();
   return work;
 }
 
@@ -316,6 +317,17 @@ void Worker::retry_waiting() noexcept {
     drop(static_cast<rte_mbuf*>(waiting.packet.buffer), Outcome::drop_neighbour_unreachable);
     return true;
   });
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+}
+
+void Worker::look_after_gone_servers() noexcept {
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<Packet, kMaxBurst> blank;
+  if (rte_pktmbuf_alloc_bulk(ports_[0].pool(), frames.data(), kMaxBurst) != 0) return;
+  for (std::size_t i = 0; i < kMaxBurst; ++i) blank[i] = packet_of(frames[i]);
+  const std::size_t used = walk_gone_servers(state_, *snapshot_, blank);
+  for (std::size_t i = 0; i < used; ++i) dispatch(blank[i]);
+  rte_pktmbuf_free_bulk(frames.data() + used, static_cast<unsigned>(kMaxBurst - used));
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
 }
 

@@ -110,6 +110,7 @@ class Worker {
   void flush(std::uint16_t port) noexcept;
   void wait_for_neighbour(Packet& packet) noexcept;
   void retry_waiting() noexcept;
+  void look_after_gone_servers() noexcept;
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
   void hand_over(const Packet& packet) noexcept;
   void hand_to_kernel(Packet& packet) noexcept;

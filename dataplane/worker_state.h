@@ -9,6 +9,7 @@
 
 #include "dataplane/connection_table.h"
 #include "dataplane/drop_entry.h"
+#include "dataplane/gone_servers.h"
 #include "dataplane/icmp_error.h"
 #include "dataplane/owner.h"
 #include "dataplane/packet.h"
@@ -76,6 +77,7 @@ struct WorkerState {
   Reassembly reassembly;
   NoticeOutbox notices;
   std::array<DropEntryWalk, 2> drop_entry_walks{};  // of ipv4, of ipv6
+  GoneServerWalk gone_servers;
 
   // No two workers give the same: they may send from one address.
   std::uint32_t take_fragment_id() noexcept {

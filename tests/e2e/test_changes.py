@@ -7,8 +7,9 @@ import random
 import socket
 import threading
 
-from checks import ECHO_PORT, expect, running, worker_options
-from lab import ROOT, VIP
+from checks import (ECHO_PORT, add_service, combinations, connect, counter, expect, receive_line,
+                    running, start_echo, worker_options)
+from lab import ROOT, VIP, wait_until
 
 CONNECTIONS = 2000
 CHANGES = 1000
@@ -126,3 +127,31 @@ def test_1000_changes_break_no_connection():
             lab.ipvsadm(f'-a {service} -r {address}:{ECHO_PORT} -m')
         asyncio.run(transfer_while(lambda: change_at_random(lab, service), lab))
         expect(threading.active_count() < 10, 'threads are left')
+
+
+def established(host):
+    """The TCP connections of one host to its echo server."""
+    return host.run('ss', '-Htn', 'state', 'established', f'sport = :{ECHO_PORT}').stdout
+
+
+@combinations(('nat', 'dr', 'fullnat'), (4, 6))
+def test_both_ends_of_a_removed_servers_connections_are_reset(mode, family):
+    """Though nobody sends anything."""
+    with running(mode=mode, servers=1) as lab:
+        [server] = lab.servers
+        start_echo(server, mode)
+        service = add_service(lab, mode, ECHO_PORT, family=family)
+        lab.weirctl('set', 'service', 'tcp', service.split()[1], 'gone-server', 'reset')
+        streams = [connect(lab.client, VIP[family], ECHO_PORT) for _ in range(20)]
+        for stream in streams:
+            receive_line(stream)
+        expect(established(server), 'the server has no connections')
+        lab.ipvsadm(f'-D {service}')
+        for stream in streams:
+            try:
+                expect(False, f'the client got {stream.recv(1)!r}')
+            except ConnectionResetError:
+                pass
+        if mode != 'dr':
+            wait_until(lambda: not established(server), 'the end of the server\'s connections')
+        expect(counter(lab, 'probe_sent') >= len(streams), 'nobody has been asked')

@@ -146,7 +146,9 @@ class Script {
       case settings:
         return change_settings();
       case settle:
-        return lab_.settle();
+        lab_.settle();
+        lab_.look_after_gone_servers();
+        return;
       case mark:
         return change_mark_rules();
       case option:

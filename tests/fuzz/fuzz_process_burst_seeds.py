@@ -357,6 +357,8 @@ def unserved():
                  delete_server(key, 1, NAT), burst(from_client(tcp(ACK))),
                  burst(from_client(tcp(RST))), option(key, GONE_DROP),
                  burst(from_client(tcp(ACK))), start],
+        'asked': [service, option(key, GONE_RESET), add_server(key, 1, NAT), start,
+                  delete_server(key, 1, NAT), bytes([SETTLE]), burst(from_client(tcp(ACK)))],
     }
 
 

@@ -130,6 +130,7 @@ const std::set<Outcome> kElsewhere = {
     Outcome::undecided,
     Outcome::fragment,
     Outcome::reset_sent,
+    Outcome::probe_sent,
     Outcome::fullnat_to_server,
     Outcome::fullnat_to_client,
     Outcome::kernel_local,

@@ -220,6 +220,36 @@ void BurstLab::pass_seconds(unsigned seconds, unsigned step) {
   }
 }
 
+std::vector<Forwarded> BurstLab::look_after_gone_servers() {
+  std::vector<Forwarded> sent;
+  for (WorkerState* state : states_) {
+    adopt_snapshot(*state, snapshot());
+    while (state->gone_servers.is_under_way()) {
+      for (Forwarded& probe : walk_gone_servers(*state)) sent.push_back(std::move(probe));
+      ++state->now;
+    }
+    state->now = fake_now;
+  }
+  return sent;
+}
+
+std::vector<Forwarded> BurstLab::walk_gone_servers(WorkerState& state) {
+  constexpr std::size_t kBlank = 8;
+  const Bytes room(kProbeBytes);
+  std::vector<Frame> frames(kBlank, Frame(room));
+  std::vector<Packet> blank;
+  for (Frame& frame : frames) blank.push_back(frame.packet());
+  const std::size_t used = weir::walk_gone_servers(state, snapshot(), blank);
+  std::vector<Forwarded> sent;
+  for (const Packet& packet : std::span(blank).first(used)) {
+    if (is_forwarded(packet.outcome)) judge(packet, {});
+    sent.push_back({.outcome = packet.outcome,
+                    .port = packet.port,
+                    .bytes = {packet.frame, packet.frame + packet.length}});
+  }
+  return sent;
+}
+
 void BurstLab::settle() {
   for (WorkerState* state : states_) adopt_snapshot(*state, snapshot());
   // No thread is registered, so every grace period is over at once.

@@ -92,6 +92,8 @@ class BurstLab {
   // Whole seconds pass, with all that expires in them; workers look for it every `step` ticks, of
   // which a second has a multiple.
   void pass_seconds(unsigned seconds, unsigned step = 1);
+  // Every worker looks through the connections of real servers that have gone; what it sends.
+  std::vector<Forwarded> look_after_gone_servers();
   // Every worker is between two bursts: control may free what was replaced.
   void settle();
 
@@ -121,6 +123,7 @@ class BurstLab {
     std::uint16_t largest_fragment = 0;
     Errand errand;
   };
+  std::vector<Forwarded> walk_gone_servers(WorkerState& state);
   Forwarded process(std::span<const std::uint8_t> frame, const Arrival& arrival);
   void judge(const Packet& packet, std::span<const std::uint8_t> received) const;
   std::string fault_on_link(std::span<const std::uint8_t> frame, std::uint16_t port) const;

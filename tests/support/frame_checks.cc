@@ -287,7 +287,7 @@ std::string fault_of(std::span<const std::uint8_t> frame) { return fault_of_fram
 std::string fault_of_sent(std::span<const std::uint8_t> frame, Outcome outcome,
                           std::span<const std::uint8_t> received) {
   const View before = without_padding(received);
-  const bool made = outcome == Outcome::reset_sent;
+  const bool made = outcome == Outcome::reset_sent || outcome == Outcome::probe_sent;
   return fault_of_frame(frame,
                         {.lengths = made || fault_of_frame(before, {.checksums = false}).empty(),
                          .checksums = made || fault_of(before).empty(),
