@@ -132,6 +132,15 @@ def exchange(stream, data):
     return answer
 
 
+def exchange_datagram(sender, size):
+    """Sends a datagram to an echo server; the name of the server that gives it back."""
+    data = os.urandom(size)
+    sender.send(data)
+    name, _, answer = sender.recv(65536).partition(b' ')
+    expect(answer == data, f'a datagram of {size} bytes came back changed')
+    return name.decode()
+
+
 def counter(lab, name):
     """One counter of `weirctl show counters`."""
     for line in lab.weirctl('show', 'counters').stdout.splitlines():

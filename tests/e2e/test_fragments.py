@@ -5,7 +5,7 @@ import contextlib
 import os
 
 from checks import (ECHO_PORT, add_service, cases, combinations, counter, datagram_socket, equal,
-                    expect, running, start_echo, worker_options)
+                    exchange_datagram, expect, running, start_echo, worker_options)
 from lab import ROOT, VIP, lan_address
 
 LARGE = 8192
@@ -22,14 +22,6 @@ def start_whole_decapsulation(lab, server):
     process.wait_for_output('ready')
 
 
-def exchange(sender, size):
-    data = os.urandom(size)
-    sender.send(data)
-    name, _, answer = sender.recv(65536).partition(b' ')
-    expect(answer == data, f'a datagram of {size} bytes came back changed')
-    return name.decode()
-
-
 @combinations(('nat', 'dr', 'tun', 'fullnat'), (4, 6), (1, 2))
 def test_large_datagrams(mode, family, workers):
     """Ten clients: each one's datagrams, large and small, reach one server and come back."""
@@ -43,7 +35,7 @@ def test_large_datagrams(mode, family, workers):
             senders = [opened.enter_context(datagram_socket(lab.client, VIP[family], ECHO_PORT))
                        for _ in range(10)]
             for sender in senders:
-                names = {exchange(sender, size) for size in (10, *SIZES, 10)}
+                names = {exchange_datagram(sender, size) for size in (10, *SIZES, 10)}
                 equal(len(names), 1, f'servers of one client: {names}')
         expect(counter(lab, 'fragment_kept') > 0, 'no fragment was collected')
         for name in ('drop_fragment_timeout', 'drop_fragment_overlap', 'drop_no_buffer',
@@ -61,4 +53,4 @@ def test_large_datagram_to_a_port_that_is_no_service(family):
                                   'director', ECHO_PORT + 1, VIP[family])
         echo.wait_for_output('ready')
         with datagram_socket(lab.client, VIP[family], ECHO_PORT + 1) as sender:
-            equal(exchange(sender, LARGE), 'director', 'who answers')
+            equal(exchange_datagram(sender, LARGE), 'director', 'who answers')

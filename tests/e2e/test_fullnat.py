@@ -6,8 +6,8 @@ import hashlib
 import os
 
 from checks import (ECHO_PORT, FORWARD, WIRES, add_service, cases, combinations, connect, counter,
-                    curl, datagram_socket, equal, expect, receive_line, running, start_echo, url,
-                    worker_options)
+                    curl, datagram_socket, equal, exchange_datagram, expect, receive_line, running,
+                    start_echo, url, worker_options)
 from lab import CLIENT, LOCAL, ROOT, VIP, lan_address, with_port
 
 EVERY_SERVER_TWICE = {'server1': 2, 'server2': 2, 'server3': 2}
@@ -45,10 +45,7 @@ def test_udp(family, workers):
         for _ in range(6):
             with datagram_socket(lab.client, VIP[family], ECHO_PORT) as sender:
                 for size in (1, 500, 1371):
-                    data = os.urandom(size)
-                    sender.send(data)
-                    _, _, answer = sender.recv(2048).partition(b' ')
-                    expect(answer == data, f'a datagram of {size} bytes came back changed')
+                    exchange_datagram(sender, size)
 
 
 @cases(1, 2)

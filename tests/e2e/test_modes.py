@@ -2,10 +2,9 @@
 """Every way of forwarding, by real clients and servers."""
 
 import collections
-import os
 
 from checks import (ECHO_PORT, FORWARD, WIRES, add_service, cases, combinations, curl,
-                    datagram_socket, equal, expect, running, start_echo, url)
+                    datagram_socket, equal, exchange_datagram, expect, running, start_echo, url)
 from lab import VIP, with_port
 
 MODES = ('nat', 'dr', 'tun')
@@ -51,10 +50,7 @@ def six_datagrams(lab, family):
 def exchange_datagrams(lab, family):
     with datagram_socket(lab.client, VIP[family], ECHO_PORT) as sender:
         for size in range(1, 1372, 5):
-            data = os.urandom(size)
-            sender.send(data)
-            _, _, answer = sender.recv(2048).partition(b' ')
-            expect(answer == data, f'a datagram of {size} bytes came back changed')
+            exchange_datagram(sender, size)
 
 
 @combinations(WIRES, MODES, (4, 6))
