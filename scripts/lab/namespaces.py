@@ -59,12 +59,12 @@ def _die_with_parent():
 class Process:
     """A running command. Its output goes to a file, so that it can never block on a pipe."""
 
-    def __init__(self, command, log_path, wrapper=(), **options):
+    def __init__(self, command, log_path, wrapper=(), stdin=subprocess.DEVNULL, **options):
         self.log_path = log_path
         self.name = os.path.basename(str(command[0]))
         with open(log_path, 'ab') as log:
             self._child = subprocess.Popen([str(word) for word in (*wrapper, *command)],
-                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                           stdin=stdin, stdout=log, stderr=log,
                                            preexec_fn=_die_with_parent, **options)
         self.pid = self._child.pid
 
@@ -72,6 +72,14 @@ class Process:
     def exit_code(self):
         """None while it runs, else the code, negative for a signal."""
         return self._child.poll()
+
+    def write(self, text):
+        """To one that was started with stdin=subprocess.PIPE."""
+        self._child.stdin.write(text.encode())
+        self._child.stdin.flush()
+
+    def close_input(self):
+        self._child.stdin.close()
 
     def output(self):
         with open(self.log_path, encoding='utf-8', errors='replace') as log:

@@ -61,7 +61,7 @@ def start_echo(server, mode='nat', port=ECHO_PORT):
 
 def add_service(lab, mode, port, protocol='tcp', family=4, real_family=None, scheduler='rr'):
     """The service VIP:port with every server of the lab, as ipvsadm makes it."""
-    service = f'-{protocol[0]} {with_port(VIP[family], port)}'
+    service = f'--{protocol}-service {with_port(VIP[family], port)}'
     lab.ipvsadm(f'-A {service} -s {scheduler}')
     for server in lab.servers:
         real = with_port(server.address(real_family or family), port)
