@@ -31,6 +31,8 @@ CLIENT = {4: '198.51.100.2', 6: '2001:db8:c::2'}
 CLIENT_NET = {4: '198.51.100.0/24', 6: '2001:db8:c::/64'}
 VIP = {4: '10.0.0.100', 6: 'fd00::100'}
 LOCAL = {4: ['10.0.0.200', '10.0.0.201'], 6: ['fd00::200', 'fd00::201']}
+# Where real servers take GUE.
+GUE_PORT = 6080
 SHARED_MAC = '02:00:00:00:00'
 EXCEPTION_INTERFACE = 'weir0'
 # The TAP device of a port that is weir's own.
@@ -92,6 +94,11 @@ class Server(Namespace):
     def reset(self):
         """Takes back what another mode's set-up added."""
         self.ip('address flush dev lo scope global', 'link set eth0 xdp off')
+
+    def require_tunnel_checksums(self):
+        """GRE and GUE without a checksum are dropped from now on; a wrong one always is."""
+        self.ip('link set eth0 xdp off',
+                f'link set eth0 xdp object {DECAPSULATION} section checked')
 
     def service_addresses(self, mode):
         """What a server program must bind to: a UDP reply's source is the address bound to."""
@@ -268,7 +275,9 @@ class Lab:
 
     def make_room(self, mode):
         """A tunnel's header takes room: the client's packets get smaller."""
-        mtu = 1440 if mode == 'tun' else 1500
+        self.set_client_mtu(1440 if mode == 'tun' else 1500)
+
+    def set_client_mtu(self, mtu):
         self.network.ip(f'link set client mtu {mtu}')
         self.client.ip(f'link set eth0 mtu {mtu}')
 

@@ -59,13 +59,14 @@ def start_echo(server, mode='nat', port=ECHO_PORT):
     return process
 
 
-def add_service(lab, mode, port, protocol='tcp', family=4, real_family=None, scheduler='rr'):
+def add_service(lab, mode, port, protocol='tcp', family=4, real_family=None, scheduler='rr',
+                tunnel=''):
     """The service VIP:port with every server of the lab, as ipvsadm makes it."""
     service = f'--{protocol}-service {with_port(VIP[family], port)}'
     lab.ipvsadm(f'-A {service} -s {scheduler}')
     for server in lab.servers:
         real = with_port(server.address(real_family or family), port)
-        lab.ipvsadm(f'-a {service} -r {real} {FLAG[mode]}')
+        lab.ipvsadm(f'-a {service} -r {real} {FLAG[mode]} {tunnel}')
     # weir learns of the host's addresses from the kernel, a moment after they are added.
     wait_until(lambda: 'takes no traffic' not in lab.weirctl('show', 'services').stdout,
                'the VIP in weir')

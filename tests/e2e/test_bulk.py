@@ -21,9 +21,9 @@ def digest(*paths):
     return whole.hexdigest()
 
 
-def write_random(path):
+def write_random(path, size=SIZE):
     with open(path, 'wb') as file:
-        for _ in range(SIZE // MEGABYTE):
+        for _ in range(size // MEGABYTE):
             file.write(os.urandom(MEGABYTE))
     return digest(path)
 
