@@ -51,7 +51,7 @@ def upload(lab, mode, family, source, original):
         'socat', '-u', f'TCP{family}-LISTEN:{UPLOAD_PORT},bind={with_port(address, "")[:-1]}',
         f'CREATE:{target}')
     lab.client.run('socat', '-u', f'FILE:{source}',
-                   f'TCP{family}:{with_port(VIP[family], UPLOAD_PORT)},retry=20,interval=0.1')
+                   f'TCP{family}:{with_port(VIP[family], UPLOAD_PORT)},retry=100,interval=0.1')
     expect(receiver.wait(60) == 0, f'socat failed: {receiver.output()}')
     expect(digest(target) == original, 'the upload differs from the file')
 
