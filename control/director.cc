@@ -304,7 +304,7 @@ absl::Status Director::open_control() {
 void Director::on_network_change() {
   auto addresses = std::make_shared<PortAddresses>();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
-    addresses->macs[port] = network_->macs(port);
+    addresses->macs[port] = OwnMacs(network_->macs(port));
   }
   services_->set_surroundings({network_->routes(), std::move(addresses),
                                [this](const IpAddress& a) { return network_->owns(a); }});

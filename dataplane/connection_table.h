@@ -152,12 +152,9 @@ class ConnectionTable {
     std::uint8_t slot;  // of the parent's bucket, whose entry would move here
   };
 
-  struct End {
-    Address address;
-    Be16 port;
-  };
-  Lookup hash(const End& client, const End& other, Protocol protocol,
-              Direction direction) const noexcept;
+  // Of the mixed ends of a key.
+  Lookup place_of(std::uint64_t client, std::uint64_t other, Protocol protocol,
+                  Direction direction) const noexcept;
   Lookup hash(const Key& key) const noexcept;
   // Of the keys of `record`, without a Key: what is made of small pieces and copied in large ones
   // makes its reader wait.
@@ -204,52 +201,55 @@ class ConnectionTable {
 };
 
 // One end of a key. Secrets on both sides of each product, so that nobody can aim at a bucket.
-inline std::uint64_t mix_end(const Ipv4Address& address, std::uint64_t word,
+inline std::uint64_t mix_end(const Ipv4Address& address, Be16 port,
                              const std::array<std::uint64_t, 2>& seed) noexcept {
-  return multiply_mix(address.value.raw() ^ seed[0], word ^ seed[1]);
+  return multiply_mix(address.value.raw() ^ seed[0], port.raw() ^ seed[1]);
 }
-inline std::uint64_t mix_end(const Ipv6Address& address, std::uint64_t word,
+inline std::uint64_t mix_end(const Ipv6Address& address, Be16 port,
                              const std::array<std::uint64_t, 2>& seed) noexcept {
   const std::uint64_t mixed = multiply_mix(load<std::uint64_t>(&address.bytes[0]) ^ seed[0],
                                            load<std::uint64_t>(&address.bytes[8]) ^ seed[1]);
-  return multiply_mix(mixed ^ seed[1], word ^ seed[0]);
+  return multiply_mix(mixed ^ seed[1], port.raw() ^ seed[0]);
 }
 
 // The bucket follows from the client's end alone, so that both keys of a nat connection lie side by
 // side, the tag from all of the key.
 template <class Address>
-inline Lookup ConnectionTable<Address>::hash(const End& client, const End& other, Protocol protocol,
-                                             Direction direction) const noexcept {
+inline Lookup ConnectionTable<Address>::place_of(std::uint64_t client, std::uint64_t other,
+                                                 Protocol protocol,
+                                                 Direction direction) const noexcept {
+  constexpr std::uint32_t kOdd = 0x9e37;
   const auto side = static_cast<std::uint32_t>(direction);
-  const std::uint64_t kind = static_cast<std::uint64_t>(protocol) << 1U | side;
-  const std::uint64_t end = mix_end(client.address, client.port.raw(), seed_);
-  const std::uint64_t rest = mix_end(other.address, other.port.raw() | kind << 16, seed_);
-  const auto tag = static_cast<std::uint16_t>(end ^ rest);
-  const auto bucket = static_cast<std::uint32_t>(reduce_range(end, bucket_count_));
-  return {bucket ^ side, tag == 0 ? std::uint16_t{1} : tag, kNone};
+  const std::uint32_t kind = static_cast<std::uint32_t>(protocol) << 1U | side;
+  // Never 0, which says that a slot is free.
+  const auto tag = static_cast<std::uint16_t>((client ^ other ^ kind * kOdd) | 1U);
+  const auto bucket = static_cast<std::uint32_t>(reduce_range(client, bucket_count_));
+  return {bucket ^ side, tag, kNone};
 }
 
 template <class Address>
 inline Lookup ConnectionTable<Address>::hash(const Key& key) const noexcept {
+  const std::uint64_t source = mix_end(key.source, key.source_port, seed_);
+  const std::uint64_t destination = mix_end(key.destination, key.destination_port, seed_);
   const bool inbound = key.direction == Direction::inbound;
-  return hash(
-      {inbound ? key.source : key.destination, inbound ? key.source_port : key.destination_port},
-      {inbound ? key.destination : key.source, inbound ? key.destination_port : key.source_port},
-      key.protocol, key.direction);
+  return place_of(inbound ? source : destination, inbound ? destination : source, key.protocol,
+                  key.direction);
 }
 
 template <class Address>
 inline Lookup ConnectionTable<Address>::hash_inbound(const Record& record) const noexcept {
-  return hash({record.client, record.client_port}, {record.virtual_address, record.virtual_port},
-              record.protocol, Direction::inbound);
+  return place_of(mix_end(record.client, record.client_port, seed_),
+                  mix_end(record.virtual_address, record.virtual_port, seed_), record.protocol,
+                  Direction::inbound);
 }
 
 template <class Address>
 inline Lookup ConnectionTable<Address>::hash_reply(const Record& record) const noexcept {
   const bool fullnat = record.mode() == ForwardMode::fullnat;
-  return hash(
-      {fullnat ? record.local : record.client, fullnat ? record.local_port : record.client_port},
-      {record.server, record.server_port}, record.protocol, Direction::reply);
+  const std::uint64_t client = fullnat ? mix_end(record.local, record.local_port, seed_)
+                                       : mix_end(record.client, record.client_port, seed_);
+  return place_of(client, mix_end(record.server, record.server_port, seed_), record.protocol,
+                  Direction::reply);
 }
 
 template <class Address>
@@ -312,7 +312,8 @@ template <class Address>
 inline std::uint32_t ConnectionTable<Address>::find(const Lookup& lookup,
                                                     const Key& key) const noexcept {
   // What has been closed since then matches no key.
-  if (lookup.entry != kNone && matches(lookup.entry, key)) return lookup.entry / 2;
+  if (lookup.entry != kNone && matches(lookup.entry, key)) [[likely]]
+    return lookup.entry / 2;
   return find_slowly(lookup, key);
 }
 

@@ -24,14 +24,21 @@
 namespace weir {
 namespace {
 
-// Calls step.operator()<Address>() for a packet that no step has decided yet.
-template <class Step>
-inline void with_family(const Packet& packet, Step&& step) noexcept {
+// A function of its own: otherwise both families share out the registers of a loop.
+template <class Step, class... Context>
+[[gnu::noinline]] void with_ipv6(Step step, Context&... context) noexcept {
+  step.template operator()<Ipv6Address>(context...);
+}
+
+// Calls step.operator()<Address>(context..., packet) for a packet that no step has decided yet.
+template <class Step, class... Context>
+[[gnu::always_inline]] inline void with_family(Packet& packet, Step step,
+                                               Context&... context) noexcept {
   if (packet.decided()) return;
   if (packet.family == Family::ipv4) {
-    step.template operator()<Ipv4Address>();
+    step.template operator()<Ipv4Address>(context..., packet);
   } else {
-    step.template operator()<Ipv6Address>();
+    with_ipv6(step, context..., packet);
   }
 }
 
@@ -90,23 +97,23 @@ void look_into_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   if (!reply) unwrap_tunnel_error(packet);
 }
 
-void parse(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  parse_frame(packet, snapshot.ports->macs[packet.port]);
-  if (packet.outcome == Outcome::fragment) [[unlikely]] {
+// A fragment, or an ICMP error.
+void parse_further(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  if (packet.outcome == Outcome::fragment) {
     if (packet.family == Family::ipv4) {
       collect_fragment<Ipv4Address>(worker, snapshot, packet);
     } else {
       collect_fragment<Ipv6Address>(worker, snapshot, packet);
     }
   }
-  if (packet.icmp_error) [[unlikely]]
-    look_into_tunnel(worker, snapshot, packet);
+  if (packet.icmp_error) look_into_tunnel(worker, snapshot, packet);
 }
 
 // ---- Classify: to a service, from a real server, or the kernel's ----
 
 template <class Address>
-void classify_error(const Snapshot& snapshot, Packet& packet, FlowKey<Address>& key) noexcept {
+[[gnu::noinline]] void classify_error(const Snapshot& snapshot, Packet& packet,
+                                      FlowKey<Address>& key) noexcept {
   const ServiceIndex& index = *snapshot.index;
   if (index.is_reply(key)) {
     key.direction = Direction::reply;
@@ -129,14 +136,11 @@ template <class Address>
   }
   const std::uint32_t mark = snapshot.marks->mark_of(key, packet.port);
   // A rule may fit the replies of its own service, too.
-  if (mark != 0 && index.is_reply(key)) {
-    key.direction = Direction::reply;
-    return;
-  }
-  packet.service = index.find_service(key, mark);
+  const bool marked_reply = mark != 0 && index.is_reply(key);
+  packet.service = marked_reply ? ServiceIndex::kNoService : index.find_service(key, mark);
   if (packet.service != ServiceIndex::kNoService) {
     key.direction = Direction::inbound;
-  } else if (index.is_reply(key)) {
+  } else if (marked_reply || index.is_reply(key)) {
     key.direction = Direction::reply;
   } else {
     packet.outcome = Outcome::kernel_not_a_service;
@@ -229,7 +233,7 @@ void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pac
     }
   } else if (connection.has(kReset)) {
     reset_end<Address>(snapshot, packet);
-  } else if (gone) {
+  } else if (gone) [[unlikely]] {
     apply_gone_server_policy(snapshot, connection, packet);
   }
 }
@@ -350,7 +354,7 @@ template <class Address>
   count_packet(worker, connection.server_slot, from, packet);
   std::uint32_t seconds = settings.udp_timeout;
   bool idles = true;
-  if (connection.protocol == Protocol::tcp) {
+  if (connection.protocol == Protocol::tcp) [[likely]] {
     advance_tcp(worker, snapshot, connection, from, packet);
     seconds = settings.tcp_timeouts[connection.state];
     idles = connection.tcp_state() == TcpState::established;
@@ -544,10 +548,12 @@ template <class Address>
   } else {
     find_or_open<Address>(worker, snapshot, packet);
   }
-  if (packet.outcome == Outcome::drop_no_server_unanswered) {
-    refuse<Address>(worker, snapshot, packet);
+  if (packet.decided()) {
+    if (packet.outcome == Outcome::drop_no_server_unanswered) {
+      refuse<Address>(worker, snapshot, packet);
+    }
+    return;
   }
-  if (packet.decided()) return;
   if (packet.connection == kNoConnection) {
     forward_alone<Address>(worker, snapshot, packet);
     return;
@@ -582,25 +588,45 @@ void count_outcomes(WorkerState& worker, std::span<const Packet> burst) noexcept
 
 // ---- The three stages, each a loop of its own ----
 
+constexpr auto kLookUp = []<class Address>(WorkerState& worker, const Snapshot& snapshot,
+                                           Packet& packet) noexcept {
+  classify<Address>(snapshot, packet);
+  if (worker.workers != 1 && !packet.decided()) find_owner<Address>(worker, packet);
+  if (packet.decided()) return;
+  packet.lookup = worker.table<Address>().start(packet.key<Address>());
+};
+constexpr auto kFetch = []<class Address>(WorkerState& worker, Packet& packet) noexcept {
+  worker.table<Address>().fetch(packet.lookup);
+};
+constexpr auto kServe = []<class Address>(WorkerState& worker, const Snapshot& snapshot,
+                                          Packet& packet) noexcept {
+  serve<Address>(worker, snapshot, packet);
+  if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
+};
+
+[[gnu::noinline]] void identify_unusual(WorkerState& worker, const Snapshot& snapshot,
+                                        Packet& packet) noexcept {
+  parse_further(worker, snapshot, packet);
+  with_family(packet, kLookUp, worker, snapshot);
+}
+
 // What the packets are; asks for the buckets of their connections.
 [[gnu::noinline]] void identify(WorkerState& worker, const Snapshot& snapshot,
                                 std::span<Packet> burst) noexcept {
   for (Packet& packet : burst) {
-    parse(worker, snapshot, packet);
-    with_family(packet, [&]<class Address>() noexcept {
-      classify<Address>(snapshot, packet);
-      if (worker.workers != 1 && !packet.decided()) find_owner<Address>(worker, packet);
-      if (packet.decided()) return;
-      packet.lookup = worker.table<Address>().start(packet.key<Address>());
-    });
+    parse_frame(packet, snapshot.ports->macs[packet.port]);
+    if (packet.decided() || packet.icmp_error) [[unlikely]] {
+      identify_unusual(worker, snapshot, packet);
+    } else {
+      with_family(packet, kLookUp, worker, snapshot);
+    }
   }
 }
 
 // Asks for the connections.
 [[gnu::noinline]] void fetch_connections(WorkerState& worker, std::span<Packet> burst) noexcept {
   for (Packet& packet : burst) {
-    with_family(packet,
-                [&]<class Address>() noexcept { worker.table<Address>().fetch(packet.lookup); });
+    with_family(packet, kFetch, worker);
   }
 }
 
@@ -608,10 +634,7 @@ void count_outcomes(WorkerState& worker, std::span<const Packet> burst) noexcept
 [[gnu::noinline]] void finish(WorkerState& worker, const Snapshot& snapshot,
                               std::span<Packet> burst) noexcept {
   for (Packet& packet : burst) {
-    with_family(packet, [&]<class Address>() noexcept {
-      serve<Address>(worker, snapshot, packet);
-      if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
-    });
+    with_family(packet, kServe, worker, snapshot);
   }
 }
 

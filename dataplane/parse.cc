@@ -219,21 +219,22 @@ Outcome parse_ipv6_extensions(Packet& packet, Reader reader, std::uint8_t next) 
   return parse_ipv6_extensions(packet, reader, static_cast<std::uint8_t>(ip->next_header));
 }
 
-bool is_own(const MacAddress& address, std::span<const MacAddress> own_macs) noexcept {
-  for (const MacAddress& own : own_macs) {
-    if (address == own) return true;
-  }
-  return false;
+// Broadcast and multicast are for the kernel: ARP, ND, VRRP, routing protocols.
+Outcome judge_destination(const MacAddress& destination, const OwnMacs& own_macs) noexcept {
+  if ((destination.bytes[0] & 1) != 0) return Outcome::kernel_multicast;
+  return own_macs.contains(destination) ? Outcome::undecided : Outcome::drop_foreign_mac;
 }
 
-Outcome parse_ethernet(Packet& packet, std::span<const MacAddress> own_macs) noexcept {
+Outcome parse_ethernet(Packet& packet, const OwnMacs& own_macs) noexcept {
   constexpr Be16 kVlan = Be16::from_host(kEtherTypeVlan);
   if (packet.chained) return Outcome::drop_chained_buffer;
   Reader reader(packet.frame, packet.length);
   const auto* ethernet = reader.peek<EthernetHeader>();
   if (ethernet == nullptr) return Outcome::drop_truncated;
-  const bool group = (ethernet->destination.bytes[0] & 1) != 0;
-  if (!group && !is_own(ethernet->destination, own_macs)) return Outcome::drop_foreign_mac;
+  if (!own_macs.is_first_of(*ethernet)) [[unlikely]] {
+    const Outcome outcome = judge_destination(ethernet->destination, own_macs);
+    if (outcome != Outcome::undecided) return outcome;
+  }
   Be16 type = ethernet->ether_type;
   reader.skip(sizeof(EthernetHeader));
   if (type == kVlan) {
@@ -242,8 +243,6 @@ Outcome parse_ethernet(Packet& packet, std::span<const MacAddress> own_macs) noe
     type = tag->ether_type;
     reader.skip(sizeof(VlanTag));
   }
-  // Broadcast and multicast are for the kernel: ARP, ND, VRRP, routing protocols.
-  if (group) return Outcome::kernel_multicast;
   if (type == Be16::from_host(kEtherTypeIpv4)) return parse_ipv4(packet, reader);
   if (type == Be16::from_host(kEtherTypeIpv6)) return parse_ipv6(packet, reader);
   return Outcome::kernel_not_ip;
@@ -251,7 +250,7 @@ Outcome parse_ethernet(Packet& packet, std::span<const MacAddress> own_macs) noe
 
 }  // namespace
 
-void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept {
+void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept {
   packet.outcome = parse_ethernet(packet, own_macs);
 }
 

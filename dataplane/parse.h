@@ -3,8 +3,6 @@
 // reads unchecked bytes.
 #pragma once
 
-#include <span>
-
 #include "dataplane/packet.h"
 #include "dataplane/snapshot.h"
 
@@ -14,6 +12,6 @@ namespace weir {
 // reason, or the kernel for what is not IP. A fragment (Outcome::fragment) has its addresses and
 // protocol and no ports; an IPv6 fragment that is the whole packet (RFC 6946) is none.
 // Trims padding: afterwards the frame ends where the IP packet ends. Worker thread.
-void parse_frame(Packet& packet, std::span<const MacAddress> own_macs) noexcept;
+void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept;
 
 }  // namespace weir

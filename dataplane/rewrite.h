@@ -35,28 +35,34 @@ void rewrite_destination(Packet& packet, const Address& address, Be16 port) noex
 template <class Address>
 void rewrite_source(Packet& packet, const Address& address, Be16 port) noexcept;
 
+// Makes `bytes` of room in front of the IP packet. False: there is no headroom for them.
+[[nodiscard]] inline bool make_room(Packet& packet, std::size_t bytes) noexcept {
+  const std::ptrdiff_t room = packet.ip - packet.frame + packet.headroom;
+  if (room < static_cast<std::ptrdiff_t>(bytes)) return false;
+  packet.frame = packet.ip - bytes;
+  packet.headroom = static_cast<std::uint16_t>(room - static_cast<std::ptrdiff_t>(bytes));
+  return true;
+}
+
 // Puts the Ethernet header, tagged where the next hop's interface is a VLAN, in front of the IP
 // packet and sets the port. False: no headroom.
 [[nodiscard]] inline bool write_ethernet(Packet& packet, const NextHop& next_hop) noexcept {
-  constexpr std::size_t kUntagged = sizeof(EthernetHeader);
   const bool tagged = next_hop.vlan != 0;
-  const std::size_t header = kUntagged + std::size_t{tagged} * sizeof(VlanTag);
-  const std::ptrdiff_t room = packet.ip - packet.frame + packet.headroom;
-  if (room < static_cast<std::ptrdiff_t>(header)) return false;
-  packet.frame = packet.ip - header;
-  packet.headroom = static_cast<std::uint16_t>(room - static_cast<std::ptrdiff_t>(header));
+  const std::size_t header = sizeof(EthernetHeader) + std::size_t{tagged} * sizeof(VlanTag);
+  const bool in_place = packet.ip == packet.frame + header;
+  if (!in_place && !make_room(packet, header)) return false;
   packet.length = static_cast<std::uint16_t>(header + packet.ip_length);
   packet.port = next_hop.port;
-
-  const bool ipv4 = packet.family == Family::ipv4;
-  const Be16 type = Be16::from_host(ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
+  const Be16 type =
+      Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);
   auto& ethernet = *reinterpret_cast<EthernetHeader*>(packet.frame);
   // Both addresses at once: they lie side by side in either.
   static_assert(offsetof(NextHop, source) == sizeof(MacAddress));
   std::memcpy(packet.frame, &next_hop.destination, 2 * sizeof(MacAddress));
-  ethernet.ether_type = tagged ? Be16::from_host(kEtherTypeVlan) : type;
+  ethernet.ether_type = type;
   if (tagged) [[unlikely]] {
-    auto* tag = reinterpret_cast<VlanTag*>(packet.frame + kUntagged);
+    ethernet.ether_type = Be16::from_host(kEtherTypeVlan);
+    auto* tag = reinterpret_cast<VlanTag*>(packet.frame + sizeof ethernet);
     *tag = {Be16::from_host(next_hop.vlan), type};
   }
   return true;

@@ -54,12 +54,12 @@ inline std::uint16_t mtu_of(const Snapshot& snapshot, const Packet& packet) noex
 
 // The Ethernet header of a forwarded packet, if its next hop is known; else another outcome.
 inline void address_frame(const Snapshot& snapshot, Packet& packet) noexcept {
-  if (!packet.neighbour_known) {
+  if (!packet.neighbour_known) [[unlikely]] {
     packet.outcome = Outcome::waiting_for_neighbour;
     return;
   }
   const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
-  if (!next_hop.resolved) {
+  if (!next_hop.resolved) [[unlikely]] {
     packet.outcome = Outcome::waiting_for_neighbour;
     packet.neighbour = next_hop.address;
     packet.out_interface = next_hop.interface;

@@ -70,6 +70,19 @@ void ServiceIndex::add_local_address(const IpAddress& address) {
 }
 
 template <class Address>
+ServiceSlot ServiceIndex::find_marked(const FlowKey<Address>& key,
+                                      std::uint32_t mark) const noexcept {
+  const auto* entry = find(address_of_mark<Address>(mark), Be16{}, kAnyPort, Role::fwmark);
+  return entry == nullptr ? find_service(key) : entry->slot;
+}
+
+template <class Address>
+bool ServiceIndex::is_reply_of_all_ports(const FlowKey<Address>& key) const noexcept {
+  const auto* entry = find(key.source, Be16{}, key.protocol, Role::reply_source);
+  return entry != nullptr && passes(*entry, key);
+}
+
+template <class Address>
 ServiceSlot ServiceIndex::find_loosely(const FlowKey<Address>& key) const noexcept {
   const Entry<Address>* entry = nullptr;
   const bool may_be_ftp_data =
@@ -80,6 +93,12 @@ ServiceSlot ServiceIndex::find_loosely(const FlowKey<Address>& key) const noexce
   return entry == nullptr ? kNoService : entry->slot;
 }
 
+template ServiceSlot ServiceIndex::find_marked(const FlowKey<Ipv4Address>&,
+                                               std::uint32_t) const noexcept;
+template ServiceSlot ServiceIndex::find_marked(const FlowKey<Ipv6Address>&,
+                                               std::uint32_t) const noexcept;
+template bool ServiceIndex::is_reply_of_all_ports(const FlowKey<Ipv4Address>&) const noexcept;
+template bool ServiceIndex::is_reply_of_all_ports(const FlowKey<Ipv6Address>&) const noexcept;
 template ServiceSlot ServiceIndex::find_loosely(const FlowKey<Ipv4Address>&) const noexcept;
 template ServiceSlot ServiceIndex::find_loosely(const FlowKey<Ipv6Address>&) const noexcept;
 

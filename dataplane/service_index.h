@@ -39,10 +39,8 @@ class ServiceIndex {
   static constexpr ServiceSlot kNoService = 0xffffffffU;
   template <class Address>
   ServiceSlot find_service(const FlowKey<Address>& key, std::uint32_t mark = 0) const noexcept {
-    if (mark != 0) {
-      const auto* marked = find(address_of_mark<Address>(mark), Be16{}, kAnyPort, Role::fwmark);
-      if (marked != nullptr) return marked->slot;
-    }
+    if (mark != 0) [[unlikely]]
+      return find_marked(key, mark);
     const auto* entry = find(key.destination, key.destination_port, key.protocol, Role::service);
     if (entry != nullptr) return entry->slot;
     return loose_services_ ? find_loosely(key) : kNoService;
@@ -53,9 +51,7 @@ class ServiceIndex {
   bool is_reply(const FlowKey<Address>& key) const noexcept {
     const auto* entry = find(key.source, key.source_port, key.protocol, Role::reply_source);
     if (entry != nullptr && passes(*entry, key)) return true;
-    if (!replies_of_all_ports_) return false;
-    entry = find(key.source, Be16{}, key.protocol, Role::reply_source);
-    return entry != nullptr && passes(*entry, key);
+    return replies_of_all_ports_ && is_reply_of_all_ports(key);
   }
   // The real server of a one-packet service that a packet comes from, kNoServer if there is none or
   // several could be meant. Any thread.
@@ -124,7 +120,11 @@ class ServiceIndex {
     return port >= kFirstLocalPort && port <= kLastLocalPort && is_local(key.destination);
   }
   template <class Address>
+  ServiceSlot find_marked(const FlowKey<Address>& key, std::uint32_t mark) const noexcept;
+  template <class Address>
   ServiceSlot find_loosely(const FlowKey<Address>& key) const noexcept;
+  template <class Address>
+  bool is_reply_of_all_ports(const FlowKey<Address>& key) const noexcept;
 
   static constexpr ServerSlot kSeveralServers = 0xfffffffeU;
   static ServerSlot the_one_of(ServerSlot a, ServerSlot b) noexcept {
@@ -162,7 +162,7 @@ class ServiceIndex {
 };
 
 inline std::uint64_t ServiceIndex::hash(const Ipv4Address& address, std::uint64_t tail) noexcept {
-  return multiply_mix(address.value.raw() ^ tail ^ 0x9e3779b97f4a7c15ULL, 0xd1b54a32d192ed03ULL);
+  return (address.value.raw() | tail) * 0x9e3779b97f4a7c15ULL >> 32U;
 }
 
 inline std::uint64_t ServiceIndex::hash(const Ipv6Address& address, std::uint64_t tail) noexcept {

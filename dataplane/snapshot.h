@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dataplane/mark_rules.h"
+#include "dataplane/own_macs.h"
 #include "dataplane/routes.h"
 #include "dataplane/service.h"
 #include "dataplane/service_index.h"
@@ -19,9 +20,8 @@ namespace weir {
 
 inline constexpr std::size_t kMaxPorts = 32;
 
-// MAC addresses that make a frame ours, by port.
 struct PortAddresses {
-  std::array<std::vector<MacAddress>, kMaxPorts> macs;
+  std::array<OwnMacs, kMaxPorts> macs;
 };
 
 struct Snapshot {

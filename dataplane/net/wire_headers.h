@@ -93,7 +93,7 @@ struct TcpHeader {
   static constexpr std::uint8_t kSyn = 0x02;
   static constexpr std::uint8_t kRst = 0x04;
   static constexpr std::uint8_t kAck = 0x10;
-  constexpr unsigned header_bytes() const noexcept { return (data_offset >> 4U) * 4U; }
+  constexpr unsigned header_bytes() const noexcept { return (data_offset & 0xf0U) >> 2U; }
 };
 static_assert(sizeof(TcpHeader) == 20 && alignof(TcpHeader) == 1);
 

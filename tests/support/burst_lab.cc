@@ -180,8 +180,8 @@ void BurstLab::build_network() {
 
 void BurstLab::publish_network() {
   auto ports = std::make_shared<PortAddresses>();
-  ports->macs[0] = {kClientSideMac};
-  ports->macs[1] = {kServerSideMac};
+  ports->macs[0] = OwnMacs({kClientSideMac});
+  ports->macs[1] = OwnMacs({kServerSideMac});
   services_->set_surroundings(
       {routes_, std::move(ports), [this](const IpAddress& a) { return own_.contains(a); }});
 }

@@ -22,7 +22,7 @@ constexpr std::uint32_t kSecond = kTicksPerSecond;
 constexpr std::uint8_t kUdp = 17;
 constexpr std::uint8_t kTcp = 6;
 constexpr std::uint8_t kSctp = 132;
-const std::array<MacAddress, 1> kMac = {MacAddress{{2, 0, 0, 0, 0x0a, 0xfe}}};
+const OwnMacs kMac({MacAddress{{2, 0, 0, 0, 0x0a, 0xfe}}});
 
 std::size_t below(Random& random, std::size_t bound) { return random() % bound; }
 template <class T>

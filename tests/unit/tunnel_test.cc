@@ -40,7 +40,7 @@ Bytes client_packet(Family family, std::uint16_t port = 40000) {
 
 Packet parsed(Frame& frame) {
   Packet packet = frame.packet();
-  const MacAddress macs[] = {BurstLab::kClientSideMac};
+  const OwnMacs macs({BurstLab::kClientSideMac});
   parse_frame(packet, macs);
   EXPECT_EQ(packet.outcome, Outcome::undecided);
   return packet;
