@@ -336,6 +336,10 @@ absl::StatusOr<std::vector<SyncDaemonSpec>> ApiClient::sync_daemons() {
   return get_list<SyncDaemonSpec>("/v1/sync-daemons", "sync_daemons");
 }
 
+absl::StatusOr<std::vector<WorkerListing>> ApiClient::workers() {
+  return get_list<WorkerListing>("/v1/workers", "workers");
+}
+
 absl::StatusOr<std::vector<NamedCounter>> ApiClient::counters() {
   return get_list<NamedCounter>("/v1/counters", "counters");
 }

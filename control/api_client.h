@@ -61,6 +61,7 @@ class ApiClient {
   absl::Status stop_sync_daemon(SyncDaemonSpec::Role role);
   absl::StatusOr<std::vector<SyncDaemonSpec>> sync_daemons();
 
+  absl::StatusOr<std::vector<WorkerListing>> workers();
   absl::StatusOr<std::vector<NamedCounter>> counters();
   absl::StatusOr<std::vector<ServiceTable::Setting>> settings();
   absl::Status set_setting(const std::string& name, const std::string& value);

@@ -451,6 +451,17 @@ json::value to_json(const MarkRuleSpec& spec) {
   return object;
 }
 
+json::value to_json(const WorkerListing& worker) {
+  return json::object{{"worker", worker.worker},
+                      {"busy", worker.busy},
+                      {"open", worker.open},
+                      {"capacity", worker.capacity},
+                      {"totals", counts_object(worker.totals)},
+                      {"handed_over", worker.handed_over},
+                      {"to_kernel", worker.to_kernel},
+                      {"dropped", worker.dropped}};
+}
+
 json::value to_json(const NamedCounter& counter) {
   return json::object{{"name", counter.name}, {"value", counter.value}};
 }
@@ -608,6 +619,21 @@ absl::StatusOr<MarkRuleSpec> from_json(const json::value& value) {
       .read("on", spec.on)
       .read("mark", spec.rule.mark);
   return finished(reader, std::move(spec));
+}
+
+template <>
+absl::StatusOr<WorkerListing> from_json(const json::value& value) {
+  WorkerListing worker;
+  Reader reader(value);
+  reader.read("worker", worker.worker)
+      .read("busy", worker.busy)
+      .read("open", worker.open)
+      .read("capacity", worker.capacity)
+      .read_nested("totals", worker.totals)
+      .read("handed_over", worker.handed_over)
+      .read("to_kernel", worker.to_kernel)
+      .read("dropped", worker.dropped);
+  return finished(reader, std::move(worker));
 }
 
 template <>

@@ -37,6 +37,7 @@ boost::json::value to_json(const ServiceOption& option);
 boost::json::value to_json(const AddressRange& range);
 boost::json::value to_json(const LocalAddressListing& addresses);
 boost::json::value to_json(const MarkRuleSpec& rule);
+boost::json::value to_json(const WorkerListing& worker);
 boost::json::value to_json(const NamedCounter& counter);
 // {"error": {"code": "NOT_FOUND", "message": "..."}}; not for an OK status.
 boost::json::value to_json(const absl::Status& status);
@@ -67,6 +68,8 @@ template <>
 absl::StatusOr<LocalAddressListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<MarkRuleSpec> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<WorkerListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<NamedCounter> from_json(const boost::json::value& json);
 

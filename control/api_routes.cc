@@ -327,6 +327,12 @@ ApiReply stop_daemon(const Call& call) {
   return reply(call.table.stop_sync_daemon(*role));
 }
 
+ApiReply list_workers(const Call& call) {
+  json::array workers;
+  for (const WorkerListing& worker : call.table.workers()) workers.push_back(to_json(worker));
+  return reply(json::object{{"workers", std::move(workers)}});
+}
+
 ApiReply list_counters(const Call& call) {
   json::array counters;
   for (const auto& [name, value] : call.table.counters())
@@ -382,6 +388,7 @@ constexpr std::array kRoutes = {
     Route{"GET", "/v1/sync-daemons", list_daemons},
     Route{"POST", "/v1/sync-daemons", start_daemon},
     Route{"DELETE", "/v1/sync-daemons/*", stop_daemon},
+    Route{"GET", "/v1/workers", list_workers},
     Route{"GET", "/v1/counters", list_counters},
     Route{"GET", "/v1/settings", list_settings},
     Route{"PUT", "/v1/settings/*", change_setting},

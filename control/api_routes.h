@@ -17,6 +17,7 @@
 //   GET              /v1/connections                       one JSON object a line
 //   GET PUT          /v1/timeouts
 //   GET POST         /v1/sync-daemons     DELETE  /v1/sync-daemons/ROLE
+//   GET              /v1/workers
 //   GET              /v1/counters
 //   GET              /v1/settings         PUT     /v1/settings/NAME
 //

@@ -145,6 +145,19 @@ struct ConnectionListing {
   std::uint16_t server_port = 0;
 };
 
+// What one worker has done since it started.
+struct WorkerListing {
+  std::uint32_t worker = 0;
+  // Per cent of its time that went into packets, over the last RateEstimator::kIntervalSeconds.
+  std::uint32_t busy = 0;
+  std::uint32_t open = 0;  // connections of both families, and persistence templates
+  std::uint32_t capacity = 0;
+  Totals totals;
+  std::uint64_t handed_over = 0;  // packets, to other workers
+  std::uint64_t to_kernel = 0;
+  std::uint64_t dropped = 0;
+};
+
 struct IpvsTimeouts {
   std::uint32_t tcp = 900;
   std::uint32_t tcp_fin = 120;
@@ -226,6 +239,7 @@ class ServiceTable {
   }
   virtual std::vector<SyncDaemonSpec> sync_daemons() const { return {}; }
 
+  virtual std::vector<WorkerListing> workers() const = 0;
   // Every outcome of the packet path and its count over all workers, in a stable order.
   virtual std::vector<std::pair<std::string, std::uint64_t>> counters() const = 0;
 

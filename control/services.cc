@@ -154,6 +154,7 @@ Services::Services(Publisher& publisher, std::span<WorkerState* const> workers, 
       clock_(clock),
       surroundings_{RoutesBuilder().build(), std::make_shared<PortAddresses>(),
                     [](const IpAddress&) { return false; }},
+      busy_(workers.size()),
       settings_(std::make_shared<Settings>()),
       shared_(std::make_shared<SharedServers>(
           workers.empty() ? 0 : workers.front()->own().loads.size())) {
@@ -764,6 +765,10 @@ void Services::estimate_rates() {
     for (const auto& server : service->servers) {
       server->estimator.sample(totals(*server));
     }
+  }
+  for (const WorkerState* worker : workers_) {
+    const WorkerStatistics& statistics = *worker->own_statistics;
+    busy_[worker->index].sample(statistics.busy_cycles.read(), statistics.cycles.read());
   }
 }
 

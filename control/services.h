@@ -12,6 +12,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <absl/container/flat_hash_set.h>
@@ -42,6 +43,22 @@ class RateEstimator {
   Totals last_;
   // Connections and packets with 10, bytes with 5 fractional bits.
   std::array<std::uint64_t, 5> averages_{};
+};
+
+// The share of its time that a worker was busy with packets, fed every kIntervalSeconds.
+class BusyEstimator {
+ public:
+  void sample(std::uint64_t busy_cycles, std::uint64_t cycles) {
+    const std::uint64_t passed = cycles - std::exchange(cycles_, cycles);
+    const std::uint64_t busy = busy_cycles - std::exchange(busy_cycles_, busy_cycles);
+    per_cent_ = passed == 0 ? 0 : static_cast<std::uint32_t>(100 * busy / passed);
+  }
+  std::uint32_t per_cent() const { return per_cent_; }
+
+ private:
+  std::uint64_t busy_cycles_ = 0;
+  std::uint64_t cycles_ = 0;
+  std::uint32_t per_cent_ = 0;
 };
 
 class Services final : public ServiceTable {
@@ -118,6 +135,7 @@ class Services final : public ServiceTable {
   absl::Status zero(const std::optional<ServiceKey>& key) override;
   IpvsTimeouts timeouts() const override;
   absl::Status set_timeouts(const IpvsTimeouts& timeouts) override;
+  std::vector<WorkerListing> workers() const override;
   std::vector<std::pair<std::string, std::uint64_t>> counters() const override;
   std::vector<Setting> settings() const override;
   absl::Status set_setting(const std::string& name, const std::string& value) override;
@@ -252,6 +270,7 @@ class Services final : public ServiceTable {
 
   std::shared_ptr<const ServiceIndex> index_;
   bool index_stale_ = true;
+  std::vector<BusyEstimator> busy_;  // by worker
   std::shared_ptr<const Settings> settings_;
   LocalPools pools_;
   // Local addresses that were taken away and may still have connections, with the first version in

@@ -75,12 +75,19 @@ constexpr std::size_t kFinWait = static_cast<std::size_t>(TcpState::fin_wait);
 
 }  // namespace
 
+namespace {
+
+Totals totals_of(const ServerCounters& counters) {
+  return {counters.connections.read(), counters.packets_in.read(), counters.packets_out.read(),
+          counters.bytes_in.read(), counters.bytes_out.read()};
+}
+
+}  // namespace
+
 Totals Services::slot_totals(ServerSlot slot) const {
   Totals sum;
   for (const WorkerState* worker : workers_) {
-    const ServerCounters& counters = worker->statistics[worker->index]->servers[slot];
-    sum += {counters.connections.read(), counters.packets_in.read(), counters.packets_out.read(),
-            counters.bytes_in.read(), counters.bytes_out.read()};
+    sum += totals_of(worker->own_statistics->servers[slot]);
   }
   return sum;
 }
@@ -280,18 +287,54 @@ absl::Status Services::set_timeouts(const IpvsTimeouts& timeouts) {
   return absl::OkStatus();
 }
 
+namespace {
+
+std::uint64_t sum_of(const WorkerStatistics& statistics, bool (*counts)(Outcome)) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < kOutcomes; ++i) {
+    if (counts(static_cast<Outcome>(i))) sum += statistics.outcomes[i].read();
+  }
+  return sum;
+}
+
+bool is_handed_over(Outcome outcome) {
+  return outcome == Outcome::handed_to_owner || outcome == Outcome::handed_to_chooser;
+}
+
+}  // namespace
+
+std::vector<WorkerListing> Services::workers() const {
+  std::vector<WorkerListing> rows;
+  for (const WorkerState* worker : workers_) {
+    const WorkerStatistics& statistics = *worker->own_statistics;
+    WorkerListing row;
+    row.worker = worker->index;
+    row.busy = busy_[worker->index].per_cent();
+    row.open = worker->ipv4.size() + worker->ipv6.size();
+    row.capacity = worker->ipv4.capacity() + worker->ipv6.capacity();
+    for (std::size_t slot = 0; slot < server_table_.size(); ++slot) {
+      row.totals += totals_of(statistics.servers[slot]);
+    }
+    row.handed_over = sum_of(statistics, is_handed_over);
+    row.to_kernel = sum_of(statistics, is_for_kernel);
+    row.dropped = sum_of(statistics, is_dropped);
+    rows.push_back(row);
+  }
+  return rows;
+}
+
 std::vector<std::pair<std::string, std::uint64_t>> Services::counters() const {
   std::vector<std::pair<std::string, std::uint64_t>> rows;
   for (std::size_t i = 1; i < kOutcomes; ++i) {
     std::uint64_t sum = 0;
     for (const WorkerState* worker : workers_) {
-      sum += worker->statistics[worker->index]->outcomes[i].read();
+      sum += worker->own_statistics->outcomes[i].read();
     }
     rows.emplace_back(kOutcomeNames[i], sum);
   }
   std::uint64_t given_up = 0;
   for (const WorkerState* worker : workers_) {
-    given_up += worker->statistics[worker->index]->given_up.read();
+    given_up += worker->own_statistics->given_up.read();
   }
   rows.emplace_back("connections_given_up", given_up);
   return rows;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <iomanip>
 #include <iostream>
 #include <limits>
 #include <optional>
@@ -29,6 +30,7 @@ Usage: weirctl [--socket PATH] COMMAND
 
   show services             services and real servers, and which service lacks its address
   show connections          the connections of all workers
+  show workers              how busy each worker is, and what it has done since it started
   show counters             every way out of the packet path, with its count of packets
   show settings             what can be changed while weir runs
   show local-addresses      the director's addresses that FullNAT sends from
@@ -110,6 +112,28 @@ int show_connections(weir::ApiClient& weir, std::span<const std::string>) {
   return report(weir.for_each_connection([](const weir::ConnectionListing& connection) {
     std::cout << weir::connection_line(connection, nullptr);
   }));
+}
+
+// A line of `show workers`; each column is as wide as a counter of a long-running director.
+template <class... Values>
+void print_columns(const Values&... values) {
+  constexpr int kWidth = 14;
+  ((std::cout << std::setw(kWidth) << values), ...) << '\n';
+}
+
+int show_workers(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto workers = weir.workers();
+  if (!workers.ok()) return report(workers.status());
+  std::cout << "Worker Busy";
+  print_columns("Open", "Conns", "InPkts", "OutPkts", "InBytes", "OutBytes", "HandedOver",
+                "ToKernel", "Dropped");
+  for (const weir::WorkerListing& worker : *workers) {
+    std::cout << std::setw(6) << worker.worker << std::setw(4) << worker.busy << '%';
+    print_columns(worker.open, worker.totals.connections, worker.totals.packets_in,
+                  worker.totals.packets_out, worker.totals.bytes_in, worker.totals.bytes_out,
+                  worker.handed_over, worker.to_kernel, worker.dropped);
+  }
+  return 0;
 }
 
 int show_counters(weir::ApiClient& weir, std::span<const std::string>) {
@@ -200,6 +224,7 @@ constexpr std::size_t kAny = std::numeric_limits<std::size_t>::max();
 constexpr std::array kCommands = {
     Command{"show services", 0, 0, show_services},
     Command{"show connections", 0, 0, show_connections},
+    Command{"show workers", 0, 0, show_workers},
     Command{"show counters", 0, 0, show_counters},
     Command{"show settings", 0, 0, show_settings},
     Command{"show local-addresses", 0, 0, show_local_addresses},

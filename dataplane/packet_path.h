@@ -40,5 +40,8 @@ constexpr bool is_forwarded(Outcome outcome) noexcept {
 constexpr bool is_for_kernel(Outcome outcome) noexcept {
   return outcome >= Outcome::kernel_not_ip && outcome <= Outcome::kernel_icmp;
 }
+constexpr bool is_dropped(Outcome outcome) noexcept {
+  return outcome >= Outcome::drop_truncated && outcome < Outcome::count_;
+}
 
 }  // namespace weir

@@ -56,6 +56,9 @@ struct WorkerStatistics {
       : servers(server_slots), loads(server_slots) {}
 
   std::array<Counter<std::uint64_t>, kOutcomes> outcomes;
+  // Of the worker's loop: those with packets, and all. The TSC's.
+  Counter<std::uint64_t> busy_cycles;
+  Counter<std::uint64_t> cycles;
   // Times that a local address of fullnat had no port left for a real server.
   Counter<std::uint64_t> local_address_exhausted;
   Counter<std::uint64_t> given_up;      // connections, by drop_entry

@@ -108,11 +108,16 @@ void Worker::run() noexcept {
   prctl(PR_SET_TIMERSLACK, 1);
   publisher_.enter(state_.index);
   unsigned idle_loops = 0;
+  std::uint64_t before = rte_rdtsc();
   while (running_.load(std::memory_order_relaxed)) {
     const unsigned work = poll_once();
     publisher_.quiescent(state_.index);
     idle_loops = work == 0 ? idle_loops + 1 : 0;
     if (idle_loops > kSpinsBeforeSleep) rest(idle_loops);
+    const std::uint64_t passed = rte_rdtsc() - before;
+    before += passed;
+    state_.own().cycles.add(passed);
+    if (work != 0) state_.own().busy_cycles.add(passed);
   }
   publisher_.leave(state_.index);
 }

@@ -5,7 +5,7 @@ import collections
 
 from checks import (ECHO_PORT, FORWARD, WIRES, add_service, cases, combinations, curl,
                     datagram_socket, equal, exchange_datagram, expect, running, start_echo, url)
-from lab import VIP, with_port
+from lab import VIP, wait_until, with_port
 
 MODES = ('nat', 'dr', 'tun')
 EVERY_SERVER_TWICE = {'server1': 2, 'server2': 2, 'server3': 2}
@@ -26,6 +26,16 @@ def check_listing(lab, mode):
     equal(packets_out > 0, mode == 'nat', 'packets out are counted')
 
 
+def check_workers(lab):
+    """What the one worker has done is what its service counts, once the last FINs are through."""
+    def agree():
+        titles, worker = map(str.split, lab.weirctl('show', 'workers').stdout.splitlines())
+        row = dict(zip(titles, worker))
+        stats = lab.ipvsadm('-Ln --stats --exact').stdout.splitlines()[3].split()
+        return row['Worker'] == '0' and stats[2:5] == [row['Conns'], row['InPkts'], row['OutPkts']]
+    wait_until(agree, 'a worker that counts what its service does')
+
+
 @combinations(WIRES, MODES, (4, 6))
 def test_tcp(wire, mode, family):
     with running(wire, mode) as lab:
@@ -35,6 +45,7 @@ def test_tcp(wire, mode, family):
         equal(names(curl(lab.client, url(family)).strip() for _ in range(6)), EVERY_SERVER_TWICE,
               'answers of six requests')
         check_listing(lab, mode)
+        check_workers(lab)
 
 
 def six_datagrams(lab, family):

@@ -184,6 +184,17 @@ absl::Status FakeServiceTable::stop_sync_daemon(SyncDaemonSpec::Role role) {
   return absl::OkStatus();
 }
 
+std::vector<WorkerListing> FakeServiceTable::workers() const {
+  WorkerListing worker;
+  worker.worker = 1;
+  worker.busy = 7;
+  worker.open = 3;
+  worker.capacity = 1000;
+  worker.totals = {.connections = 5, .packets_in = 18446744073709551615ULL};
+  worker.dropped = 9;
+  return {worker};
+}
+
 std::vector<std::pair<std::string, std::uint64_t>> FakeServiceTable::counters() const {
   return {{"nat_to_server", 18446744073709551615ULL}, {"drop_no_route", 0}};
 }

@@ -43,6 +43,7 @@ class FakeServiceTable : public ServiceTable {
   absl::Status start_sync_daemon(const SyncDaemonSpec& daemon) override;
   absl::Status stop_sync_daemon(SyncDaemonSpec::Role role) override;
   std::vector<SyncDaemonSpec> sync_daemons() const override { return daemons_; }
+  std::vector<WorkerListing> workers() const override;
   std::vector<std::pair<std::string, std::uint64_t>> counters() const override;
   std::vector<Setting> settings() const override;
   absl::Status set_setting(const std::string& name, const std::string& value) override;

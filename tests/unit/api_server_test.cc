@@ -62,6 +62,22 @@ class RawClient {
 
 constexpr const char* kGetCounters = "GET /v1/counters HTTP/1.1\r\nHost: weir\r\n\r\n";
 
+TEST(ApiServer, WorkersAreListedAsTheTableHasThem) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const auto workers = ApiClient(lab.socket_path()).workers();
+  ASSERT_TRUE(workers.ok()) << workers.status();
+  ASSERT_EQ(workers->size(), 1U);
+  const WorkerListing& worker = workers->front();
+  EXPECT_EQ(worker.worker, 1U);
+  EXPECT_EQ(worker.busy, 7U);
+  EXPECT_EQ(worker.open, 3U);
+  EXPECT_EQ(worker.capacity, 1000U);
+  EXPECT_EQ(worker.totals.connections, 5U);
+  EXPECT_EQ(worker.totals.packets_in, 18446744073709551615ULL);
+  EXPECT_EQ(worker.dropped, 9U);
+}
+
 TEST(ApiServer, RequestThatComesByteByByteIsAnswered) {
   FakeServiceTable table;
   const ApiLab lab(table);

@@ -638,6 +638,43 @@ TEST_F(ServicesTest, counters_name_every_way_out) {
   }
 }
 
+TEST(ServicesWorkers, each_has_what_it_did_itself) {
+  constexpr unsigned kWorkers = 2;
+  BurstLab lab({.workers = kWorkers});
+  const ServiceKey key = service_key(Protocol::tcp, kVip, 80);
+  add_service(lab.services(), key);
+  must(lab.services().add_server(key, server(1)));
+  constexpr std::uint16_t kClients = 100;
+  for (std::uint16_t i = 0; i < kClients; ++i) {
+    lab.deliver(client_tcp({"10.1.0.1", static_cast<std::uint16_t>(5000 + i), kVip, 80}, kSyn));
+  }
+  lab.send(Bytes{1, 2, 3}, 0, 1);
+  std::vector<WorkerListing> workers = lab.services().workers();
+  ASSERT_EQ(workers.size(), kWorkers);
+  // All arrived at the first one.
+  EXPECT_EQ(workers[0].handed_over, workers[1].totals.connections);
+  EXPECT_EQ(workers[1].handed_over, 0U);
+  EXPECT_EQ(workers[0].dropped, 0U);
+  EXPECT_EQ(workers[1].dropped, 1U);
+  std::uint64_t connections = 0;
+  for (const WorkerListing& worker : workers) {
+    EXPECT_GT(worker.open, 0U);
+    EXPECT_EQ(worker.open, worker.totals.connections);
+    EXPECT_EQ(worker.totals.packets_in, worker.totals.connections);
+    connections += worker.totals.connections;
+  }
+  EXPECT_EQ(connections, kClients);
+  EXPECT_EQ(workers[0].capacity, 2 * lab.worker().ipv4.capacity());
+
+  lab.worker(1).own().cycles.add(1000);
+  lab.worker(1).own().busy_cycles.add(250);
+  lab.services().estimate_rates();
+  EXPECT_EQ(lab.services().workers()[1].busy, 25U);
+  lab.worker(1).own().cycles.add(1000);
+  lab.services().estimate_rates();
+  EXPECT_EQ(lab.services().workers()[1].busy, 0U);
+}
+
 // ---- Listings of connections ----
 
 TEST(ServicesConnections, a_sliced_walk_sees_every_connection_of_every_worker_once) {
