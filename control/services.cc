@@ -304,9 +304,23 @@ std::span<const Protocol> Services::reply_protocols(const ServiceKey& key) {
   return std::span(kWithPorts).subspan(static_cast<std::size_t>(at - kWithPorts.begin()), 1);
 }
 
+// The kernel's stack gets packets as they came, so that another port would not be reached.
+void Services::warn_of_other_port(const ServiceRecord& service, const Server& server,
+                                  const RealServer& next) const {
+  const bool was_local = server.published != nullptr && server.published->mode == next.mode;
+  const std::uint16_t port = service.spec.key.port;
+  const bool other = next.translated && server.spec.port != 0 && server.spec.port != port;
+  if (next.mode != ForwardMode::local || was_local || !other || !notice_) return;
+  notice_(absl::StrCat("real server ", server.spec.address.to_string(), " port ", server.spec.port,
+                       " of ", text_of(service.spec.key), ": the address is this host's own, and ",
+                       "the kernel gets packets as they came, so those for another port are ",
+                       "dropped (drop_local_other_port): let it listen on the service's port"));
+}
+
 void Services::rebuild(const ServiceRecord& service, Server& server) {
   note_replies(service, server);
   auto next = std::make_shared<RealServer>(describe(service, server));
+  warn_of_other_port(service, server, *next);
   if (server.published != nullptr && server.published->available && !next->available) {
     last_departure_ = version_ + 1;
   }

@@ -207,6 +207,8 @@ class Services final : public ServiceTable {
   void rebuild(ServiceRecord& service);
   void give_local_addresses(ServiceRecord& service, Service& to);
   RealServer describe(const ServiceRecord& service, const Server& server) const;
+  void warn_of_other_port(const ServiceRecord& service, const Server& server,
+                          const RealServer& next) const;
   void rebuild(const ServiceRecord& service, Server& server);
   void retire(std::shared_ptr<const void> part);
   void remove_server(ServiceRecord& service, std::size_t position);

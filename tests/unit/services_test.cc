@@ -480,6 +480,25 @@ TEST_F(ServicesTest, a_service_takes_traffic_only_while_its_address_is_local) {
   EXPECT_EQ(notices.size(), 3U);
 }
 
+// Its packets reach the kernel as they came: drop_local_other_port.
+TEST_F(ServicesTest, a_local_server_with_another_port_is_warned_of_once) {
+  std::vector<std::string> notices;
+  services().on_notice([&](const std::string& notice) { notices.push_back(notice); });
+  add_service(services(), key_);
+  lab_.own(address_of("10.2.0.7"));
+  must(services().add_server(key_, server_spec("10.2.0.7", 80, ForwardMode::nat)));
+  EXPECT_TRUE(notices.empty()) << notices.front();
+  must(services().add_server(key_, server_spec("10.2.0.7", 8080, ForwardMode::nat)));
+  must(services().edit_server(key_, server_spec("10.2.0.7", 8080, ForwardMode::nat, 5)));
+  ASSERT_EQ(notices.size(), 1U);
+  EXPECT_NE(notices[0].find("10.2.0.7 port 8080"), std::string::npos) << notices[0];
+  // An address may become the host's own afterwards.
+  must(services().add_server(key_, server_spec("10.2.0.8", 8080, ForwardMode::nat)));
+  EXPECT_EQ(notices.size(), 1U);
+  lab_.own(address_of("10.2.0.8"));
+  EXPECT_EQ(notices.size(), 2U);
+}
+
 // ---- Edits ----
 
 // Two workers that are given the same edits and clients, one of which looks at every version, the
