@@ -210,9 +210,14 @@ TEST_F(ExceptionInterfaceTest, InjectedAckIsAnsweredByResetOnTheOrdinaryWay) {
     wire = ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_IP));
   }).join();
   ASSERT_GE(wire, 0);
-  EXPECT_EQ(tap_->write(frame(kPortMac, tcp_ack())), Transfer::done);
+  // A link that has just come up may drop what it is given first.
+  constexpr int kTries = 100;
+  for (int i = 0; i < kTries; ++i) {
+    EXPECT_EQ(tap_->write(frame(kPortMac, tcp_ack())), Transfer::done);
+    if (is_readable(wire, 200)) break;
+  }
   std::array<std::uint8_t, 100> answer{};
-  ASSERT_TRUE(is_readable(wire, 2000));
+  ASSERT_TRUE(is_readable(wire, 0));
   ASSERT_GE(::recv(wire, answer.data(), answer.size(), 0),
             static_cast<ssize_t>(sizeof(iphdr) + sizeof(tcphdr)));
   const auto ip = load<iphdr>(answer.data());
