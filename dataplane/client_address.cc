@@ -75,14 +75,14 @@ void add_bytes(std::span<const std::uint8_t> bytes, ChecksumDelta& delta) noexce
 // The length fields of the IP header and of the Packet, and the pseudo header's.
 void set_ip_length(Packet& packet, unsigned length, ChecksumDelta& delta) noexcept {
   const unsigned before = transport_bytes(packet);
-  packet.length = static_cast<std::uint16_t>(packet.length + length - packet.ip_length);
-  packet.ip_length = static_cast<std::uint16_t>(length);
+  packet.length += length - packet.ip_length;
+  packet.ip_length = length;
   delta.replace(Be16::from_host(static_cast<std::uint16_t>(before)),
                 Be16::from_host(static_cast<std::uint16_t>(transport_bytes(packet))));
   if (packet.family == Family::ipv4) {
     auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
     ChecksumDelta of_header;
-    set(ip.total_length, Be16::from_host(packet.ip_length), of_header);
+    set(ip.total_length, Be16::from_host(static_cast<std::uint16_t>(length)), of_header);
     of_header.apply(ip.checksum);
   } else {
     auto& ip = *reinterpret_cast<Ipv6Header*>(packet.ip);
@@ -431,10 +431,9 @@ bool starts_anew(const Packet& packet, const SequenceShift& shift) noexcept {
 }
 
 Outcome prepend_proxy_header(Packet& packet, const ClientEnds& ends) noexcept {
-  constexpr unsigned kLongest = 0xffff;
   ProxyHeader bytes;
   const auto header = write_proxy_header(bytes, ends, Protocol::udp);
-  if (packet.ip_length + header.size() > kLongest) return Outcome::drop_too_big;
+  if (packet.ip_length + header.size() > max_ip_length(packet.family)) return Outcome::drop_too_big;
   if (!has_headroom(packet, header.size())) return Outcome::drop_no_headroom;
   ChecksumDelta delta;
   const auto gap = open_gap(packet, packet.transport + sizeof(UdpHeader), header.size(), delta);

@@ -58,7 +58,7 @@ SequenceShift begin_shift(const Packet& packet, ClientAddress how, Family client
 bool starts_anew(const Packet& packet, const SequenceShift& shift) noexcept;
 
 // A UDP datagram gets its header. The caller fragments what is now too big.
-// Outcome::undecided: go on; else drop_no_headroom or drop_too_big (more than 65,535 bytes).
+// Outcome::undecided: go on; else drop_no_headroom or drop_too_big (too long for IP).
 [[nodiscard]] Outcome prepend_proxy_header(Packet& packet, const ClientEnds& ends) noexcept;
 
 // Bytes that the next packet to the server may grow by. An MTU that an ICMP error reports to the

@@ -19,9 +19,15 @@ constexpr unsigned buffers(unsigned workers) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DatagramPool>> DatagramPool::make(unsigned workers) {
+  // An mbuf can tell of 65,535 bytes; behind these are more, for a datagram's end.
+  constexpr std::uint16_t kToldOf = 0xffff;
+  static_assert(kBytes > kToldOf);
   constexpr unsigned kNoCache = 0;
-  rte_mempool* pool = rte_pktmbuf_pool_create("weir_datagrams", buffers(workers), kNoCache, 0,
-                                              kBytes, SOCKET_ID_ANY);
+  rte_pktmbuf_pool_private about{};
+  about.mbuf_data_room_size = kToldOf;
+  rte_mempool* pool = rte_mempool_create(
+      "weir_datagrams", buffers(workers), sizeof(rte_mbuf) + kBytes, kNoCache, sizeof about,
+      rte_pktmbuf_pool_init, &about, rte_pktmbuf_init, nullptr, SOCKET_ID_ANY, 0);
   if (pool == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("there is no memory for ", buffers(workers), " buffers of ", kBytes,

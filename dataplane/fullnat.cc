@@ -93,7 +93,7 @@ void forward_by_fullnat(WorkerState& worker, const Snapshot& snapshot, Packet& p
   const Connection<Address>& connection = table[packet.connection];
   const std::uint16_t mtu = mtu_of(snapshot, packet);
   int overhead = proxy_overhead(connection);
-  if (connection.has(kTranslated)) overhead += translated_length(packet) - packet.ip_length;
+  if (connection.has(kTranslated)) overhead += translation_growth(packet);
   if (!may_forward<Address>(worker, snapshot, packet, mtu, overhead)) return;
   packet.outcome = rewrite_to_server(worker, connection, packet);
   if (packet.decided()) return;
@@ -122,7 +122,7 @@ void forward_translated(WorkerState& worker, const Snapshot& snapshot, Packet& p
     packet.outcome = Outcome::drop_no_route;
     return;
   }
-  const int growth = translated_length(packet) - packet.ip_length;
+  const int growth = translation_growth(packet);
   if (!may_forward<Address>(worker, snapshot, packet, mtu_of(snapshot, packet), growth)) return;
   packet.outcome = translate_to_client(worker, connection, packet);
   if (packet.decided()) return;

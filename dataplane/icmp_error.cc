@@ -10,8 +10,8 @@
 namespace weir {
 namespace {
 
-constexpr std::uint16_t kMaxQuoteIpv4 = 548;
-constexpr std::uint16_t kMaxQuoteIpv6 = 1280 - sizeof(Ipv6Header) - sizeof(IcmpHeader);
+constexpr std::uint32_t kMaxQuoteIpv4 = 548;
+constexpr std::uint32_t kMaxQuoteIpv6 = 1280 - sizeof(Ipv6Header) - sizeof(IcmpHeader);
 constexpr std::uint8_t kHops = 64;
 constexpr std::uint8_t kTosInternetworkControl = 0xc0;
 
@@ -47,7 +47,7 @@ void write_ipv4(Packet& packet, const Ipv4Address& source, const Ipv4Address& de
   auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
   ip = {0x45,
         kTosInternetworkControl,
-        Be16::from_host(packet.ip_length),
+        Be16::from_host(static_cast<std::uint16_t>(packet.ip_length)),
         Be16::from_host(id),
         Be16{},
         kHops,
@@ -89,9 +89,9 @@ bool become_icmp_error(Packet& packet, const IcmpHeader& icmp, const IpAddress& 
   const IpAddress sender = v4 ? IpAddress(packet.ipv4.source) : IpAddress(packet.ipv6.source);
   if (room < header || !may_be_answered(sender)) return false;
 
-  const std::uint16_t quote = std::min(packet.ip_length, v4 ? kMaxQuoteIpv4 : kMaxQuoteIpv6);
+  const std::uint32_t quote = std::min(packet.ip_length, v4 ? kMaxQuoteIpv4 : kMaxQuoteIpv6);
   packet.ip -= header;
-  packet.ip_length = static_cast<std::uint16_t>(header + quote);
+  packet.ip_length = static_cast<std::uint32_t>(header + quote);
   *reinterpret_cast<IcmpHeader*>(packet.ip + header - sizeof icmp) = icmp;
   if (v4) {
     write_ipv4(packet, source.ipv4(), sender.ipv4(), id);

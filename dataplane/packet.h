@@ -27,37 +27,37 @@ struct Errand {
 
 struct Packet {
   // Set by the caller. Exactly `length` bytes are readable at `frame`, `headroom` writable before
-  // it.
+  // it. The largest datagram and its Ethernet header have more than 65,535.
   std::uint8_t* frame;
   void* buffer;  // whose bytes these are; opaque to the packet path
-  std::uint16_t length;
+  std::uint32_t length;
   std::uint16_t headroom;
   std::uint16_t port;    // received on; once forwarded: to be sent on
   bool chained = false;  // the buffer has more segments
   Outcome outcome = Outcome::undecided;
 
   // Set by parse_frame, of the packet as received.
+  Family family;           // once encapsulated: of the outer header
+  std::uint8_t tcp_flags;  // 0 in all but TCP
+  SctpEvent sctp_event;    // of SCTP
+  bool begins;             // a connection: SYN, INIT
+  std::uint8_t hops_left;  // TTL or hop limit
+  bool dont_fragment;
   std::uint8_t* ip = nullptr;  // IP header, null for what is not IP
   std::uint8_t* transport;     // TCP, UDP or SCTP header; ICMP header of an ICMP error
-  std::uint16_t ip_length;     // bytes of the IP packet
-  Family family;               // once encapsulated: of the outer header
-  std::uint8_t tcp_flags;      // 0 in all but TCP
-  SctpEvent sctp_event;        // of SCTP
-  bool begins;                 // a connection: SYN, INIT
-  std::uint8_t hops_left;      // TTL or hop limit
-  bool dont_fragment;
+  std::uint32_t ip_length;     // bytes of the IP packet
   // An ICMP error: the key is that of the packet that `quote` (its IP header) starts, turned round,
   // so that it is the key of the error's own direction.
   bool icmp_error = false;
   // Of a fragment; its `transport` is where its payload begins.
   bool more_fragments;
   std::uint16_t fragment_offset;  // bytes
-  std::uint32_t fragment_id;
   std::uint8_t* quote;
   union {
     FlowKey<Ipv4Address> ipv4;
     FlowKey<Ipv6Address> ipv6;
   };
+  std::uint32_t fragment_id;
 
   // Set by classification and look-up.
   ServiceSlot service;

@@ -382,9 +382,9 @@ void forward_by_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& pa
   const std::uint16_t mtu = tunnel_mtu(worker, snapshot, packet, server.slot);
   const int overhead = tunnel_overhead(server.tunnel, server.address.family());
   if (!may_forward<Address>(worker, snapshot, packet, mtu, overhead)) return;
-  const bool done =
+  packet.outcome =
       encapsulate(packet, server.tunnel, server.tunnel_source, server.address, worker.next_ip_id++);
-  packet.outcome = done ? Outcome::tun_to_server : Outcome::drop_no_headroom;
+  if (!packet.decided()) packet.outcome = Outcome::tun_to_server;
 }
 
 template <class Address>

@@ -103,8 +103,8 @@ template <class Address>
 void begin_ip(Packet& packet, const Reader& reader, Family family, std::size_t total) noexcept {
   packet.family = family;
   packet.ip = reader.at();
-  packet.ip_length = static_cast<std::uint16_t>(total);
-  packet.length = static_cast<std::uint16_t>(packet.ip - packet.frame + packet.ip_length);
+  packet.ip_length = static_cast<std::uint32_t>(total);
+  packet.length = static_cast<std::uint32_t>(packet.ip - packet.frame + packet.ip_length);
 }
 
 constexpr std::uint16_t kFragmented =

@@ -293,10 +293,9 @@ Outcome Reassembly::place(Datagram& datagram, const Packet& packet) noexcept {
               length);
   if (first == 0) keep_headers(datagram, packet);
   datagram.units += static_cast<std::uint32_t>(last - first);
-  datagram.largest = std::max(datagram.largest, packet.ip_length);
-  if (packet.dont_fragment) {
-    datagram.largest_df = std::max(datagram.largest_df, packet.ip_length);
-  }
+  const auto size = static_cast<std::uint16_t>(packet.ip_length);
+  datagram.largest = std::max(datagram.largest, size);
+  if (packet.dont_fragment) datagram.largest_df = std::max(datagram.largest_df, size);
   datagram.ecn = static_cast<std::uint8_t>(datagram.ecn | ecn_of(packet));
   return Outcome::fragment_kept;
 }
@@ -308,6 +307,7 @@ Outcome Reassembly::finish(Datagram& datagram, Packet& packet) noexcept {
   if (!ecn.valid) return Outcome::drop_fragment_malformed;
   const std::size_t length = std::size_t{datagram.headers} + datagram.end;
   const std::size_t ip_length = length - datagram.ip;
+  if (ip_length > max_ip_length(packet.family)) return Outcome::drop_fragment_too_big;
   std::uint8_t* const frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers;
   if (packet.family == Family::ipv4) {
     finish_ipv4(frame + datagram.ip, ip_length, datagram.largest_df == datagram.largest, ecn.added);
@@ -317,7 +317,7 @@ Outcome Reassembly::finish(Datagram& datagram, Packet& packet) noexcept {
   buffers_.put(packet.buffer);
   packet.buffer = datagram.buffer.handle;
   packet.frame = frame;
-  packet.length = static_cast<std::uint16_t>(length);
+  packet.length = static_cast<std::uint32_t>(length);
   packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers);
   packet.port = datagram.port;
   packet.ip = nullptr;

@@ -27,7 +27,7 @@ namespace weir {
 class DatagramBuffers {
  public:
   // Of a datagram with all that is in front of it.
-  static constexpr std::size_t kBytes = 65472;
+  static constexpr std::size_t kBytes = 65984;
 
   struct Buffer {
     std::uint8_t* bytes = nullptr;  // kBytes of them; null: none is left
@@ -52,7 +52,8 @@ class Reassembly {
   static constexpr std::size_t kHeadroom = 256;
   static constexpr std::size_t kMaxHeaders = 192;  // Ethernet to the last one not fragmented
   static constexpr std::size_t kPayloadPlace = kHeadroom + kMaxHeaders;
-  static constexpr std::size_t kMaxPayload = DatagramBuffers::kBytes - kPayloadPlace;
+  static constexpr std::size_t kMaxPayload = 0xffff;
+  static_assert(kPayloadPlace + kMaxPayload <= DatagramBuffers::kBytes);
 
   // `buffers` outlives it. `seed`, secret, places datagrams in the hash table. `datagrams`, at
   // least 1, is how many can be under way.
@@ -81,7 +82,7 @@ class Reassembly {
   static constexpr Index kNone = 0xffff;
   static constexpr std::size_t kHeads = 512;
   static constexpr std::size_t kUnit = 8;  // bytes; offsets count in these
-  static constexpr std::size_t kWords = (kMaxPayload / kUnit + 63) / 64;
+  static constexpr std::size_t kWords = (kMaxPayload + 64 * kUnit - 1) / (64 * kUnit);
 
   // RFC 791: source, destination, protocol, id. RFC 8200: no protocol, and an id of 32 bits.
   struct Key {

@@ -100,7 +100,7 @@ void write_ipv4(Packet& packet, Protocol protocol) noexcept {
   auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
   ip = {0x45,
         0,
-        Be16::from_host(packet.ip_length),
+        Be16::from_host(static_cast<std::uint16_t>(packet.ip_length)),
         Be16{},
         Be16::from_host(Ipv4Header::kDontFragment),
         kHops,
@@ -125,7 +125,7 @@ template <class Message>
 void become(Packet& packet, Protocol protocol, const Message& message) noexcept {
   const bool ipv4 = packet.family == Family::ipv4;
   const std::size_t header = ipv4 ? sizeof(Ipv4Header) : sizeof(Ipv6Header);
-  packet.ip_length = static_cast<std::uint16_t>(header + sizeof message);
+  packet.ip_length = static_cast<std::uint32_t>(header + sizeof message);
   packet.transport = packet.ip + header;
   if (ipv4) {
     write_ipv4(packet, protocol);

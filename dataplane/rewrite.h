@@ -51,7 +51,7 @@ void rewrite_source(Packet& packet, const Address& address, Be16 port) noexcept;
   const std::size_t header = sizeof(EthernetHeader) + std::size_t{tagged} * sizeof(VlanTag);
   const bool in_place = packet.ip == packet.frame + header;
   if (!in_place && !make_room(packet, header)) return false;
-  packet.length = static_cast<std::uint16_t>(header + packet.ip_length);
+  packet.length = static_cast<std::uint32_t>(header + packet.ip_length);
   packet.port = next_hop.port;
   const Be16 type =
       Be16::from_host(packet.family == Family::ipv4 ? kEtherTypeIpv4 : kEtherTypeIpv6);

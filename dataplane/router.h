@@ -90,8 +90,9 @@ void answer_too_big(WorkerState& worker, const Snapshot& snapshot, Packet& packe
                     std::uint16_t mtu) noexcept;
 
 // What a link must take in one piece, where nobody but the sender may cut.
-inline std::uint16_t uncut_size(const Packet& packet) noexcept {
-  return packet.largest_fragment != 0 ? packet.largest_fragment : packet.ip_length;
+inline int uncut_size(const Packet& packet) noexcept {
+  return packet.largest_fragment != 0 ? packet.largest_fragment
+                                      : static_cast<int>(packet.ip_length);
 }
 
 // As the link asks, and never larger than the packet came (IPCB(skb)->frag_max_size). 0: it leaves
@@ -100,7 +101,7 @@ inline std::uint16_t fragment_size_of(const Packet& packet, int overhead,
                                       std::uint16_t link_mtu) noexcept {
   std::uint16_t most = link_mtu;
   if (packet.largest_fragment != 0) most = std::min(most, packet.largest_fragment);
-  return packet.ip_length + overhead > most ? most : std::uint16_t{0};
+  return static_cast<int>(packet.ip_length) + overhead > most ? most : std::uint16_t{0};
 }
 
 // What a router does before it forwards: hops, then the size of the way out, to which the packet

@@ -22,7 +22,6 @@ constexpr bool kIsIpv4 = sizeof(Address) == sizeof(Ipv4Address);
 template <class To>
 using OtherFamily = std::conditional_t<kIsIpv4<To>, Ipv6Address, Ipv4Address>;
 
-constexpr std::size_t kMaxPacket = 0xffff;
 constexpr std::uint16_t kLeastIpv6Mtu = 1280;
 // What RFC 7915 adds to an IPv4 MTU, and takes from an IPv6 one.
 constexpr std::uint16_t kHeaderDifference = sizeof(Ipv6Header) - sizeof(Ipv4Header);
@@ -149,8 +148,8 @@ void move_start(Packet& packet, std::uint8_t* ip, std::size_t length, Family fam
     packet.frame = ip;
   }
   packet.ip = ip;
-  packet.ip_length = static_cast<std::uint16_t>(length);
-  packet.length = static_cast<std::uint16_t>(ip - packet.frame + packet.ip_length);
+  packet.ip_length = static_cast<std::uint32_t>(length);
+  packet.length = static_cast<std::uint32_t>(ip - packet.frame + packet.ip_length);
   packet.family = family;
   packet.dont_fragment =
       family == Family::ipv6 ||
@@ -206,8 +205,9 @@ Outcome translate(Packet& packet, const Ends<To>& ends, std::uint16_t id) noexce
   const std::optional<IpFields> fields = fields_of<From>(packet);
   if (!fields) return Outcome::drop_untranslatable;
   constexpr std::size_t kHeader = sizeof(IpHeaderOf<To>);
+  constexpr Family kFamily = kIsIpv4<To> ? Family::ipv4 : Family::ipv6;
   const std::size_t length = kHeader + fields->payload_bytes;
-  if (length > kMaxPacket - sizeof(EthernetHeader) - sizeof(VlanTag)) return Outcome::drop_too_big;
+  if (length > max_ip_length(kFamily)) return Outcome::drop_too_big;
   if (!has_room(packet, packet.transport, kHeader)) return Outcome::drop_no_headroom;
 
   const Quote whole{.ip = packet.ip,
@@ -224,7 +224,7 @@ Outcome translate(Packet& packet, const Ends<To>& ends, std::uint16_t id) noexce
   if (without_checksum) compute_udp_checksum(packet.transport, ends);
   std::uint8_t* const ip = packet.transport - kHeader;
   write_header(ip, *fields, ends.source, ends.destination, id);
-  move_start(packet, ip, length, kIsIpv4<To> ? Family::ipv4 : Family::ipv6);
+  move_start(packet, ip, length, kFamily);
   return Outcome::undecided;
 }
 
@@ -340,7 +340,8 @@ std::uint32_t mtu_for_ipv6(const IcmpHeader& icmp, const Quote& quote,
 
 std::uint32_t mtu_for_ipv4(const IcmpHeader& icmp, std::uint16_t growth) noexcept {
   const std::uint32_t told = detail_of(icmp).host();
-  const std::uint32_t mtu = std::clamp<std::uint32_t>(told, kLeastIpv6Mtu, kMaxPacket);
+  constexpr std::uint32_t kLargestMtu = 0xffff;
+  const std::uint32_t mtu = std::clamp<std::uint32_t>(told, kLeastIpv6Mtu, kLargestMtu);
   return mtu - kHeaderDifference - growth;
 }
 
@@ -439,11 +440,10 @@ Outcome translate_error(Packet& packet, const QuoteRewrite<To>& to, std::uint16_
 
 }  // namespace
 
-std::uint16_t translated_length(const Packet& packet) noexcept {
+int translation_growth(const Packet& packet) noexcept {
   const std::size_t header =
       packet.family == Family::ipv4 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
-  const auto payload = static_cast<std::size_t>(packet.ip + packet.ip_length - packet.transport);
-  return static_cast<std::uint16_t>(std::min(header + payload, kMaxPacket));
+  return static_cast<int>(header) - static_cast<int>(packet.transport - packet.ip);
 }
 
 Outcome translate_to_ipv4(Packet& packet, const Ends<Ipv4Address>& ends,

@@ -29,13 +29,12 @@ struct Ends {
   Be16 destination_port;
 };
 
-// How long the IP packet will be. The caller compares this with the MTU of the way out, and reports
-// to the sender that MTU plus `packet.ip_length - translated_length(packet)`.
-std::uint16_t translated_length(const Packet& packet) noexcept;
+// By how much the IP packet will be longer; negative: shorter.
+int translation_growth(const Packet& packet) noexcept;
 
 // A TCP, UDP or SCTP packet of the other family. `id` is for the IPv4 header.
-// undecided: done. Else the packet is unchanged: drop_no_headroom, drop_too_big (more than 65,535
-// bytes) or drop_untranslatable.
+// undecided: done. Else the packet is unchanged: drop_no_headroom, drop_too_big (too long for
+// IP) or drop_untranslatable.
 [[nodiscard]] Outcome translate_to_ipv4(Packet& packet, const Ends<Ipv4Address>& ends,
                                         std::uint16_t id) noexcept;
 [[nodiscard]] Outcome translate_to_ipv6(Packet& packet, const Ends<Ipv6Address>& ends) noexcept;

@@ -7,8 +7,6 @@
 namespace weir {
 namespace {
 
-constexpr std::size_t kMaxIpPacket = 0xffff;
-
 // ---- The outer IP header ----
 
 constexpr std::uint8_t kEcnMask = 0x03;
@@ -51,7 +49,7 @@ void write_outer_ipv4(Packet& packet, const InnerFields& inner, Protocol protoco
   auto& ip = *reinterpret_cast<Ipv4Header*>(packet.ip);
   ip.version_and_length = 0x45;
   ip.tos = outer_tos(inner.tos);
-  ip.total_length = Be16::from_host(packet.ip_length);
+  ip.total_length = Be16::from_host(static_cast<std::uint16_t>(packet.ip_length));
   ip.id = Be16::from_host(inner.dont_fragment ? std::uint16_t{0} : id);
   ip.fragment = Be16::from_host(inner.dont_fragment ? Ipv4Header::kDontFragment : std::uint16_t{0});
   ip.ttl = inner.hops;
@@ -132,14 +130,14 @@ void write_gre(std::uint8_t* at, std::uint16_t length, const Tunnel& tunnel,
   field.checksum = checksum_finish(checksum_add(at, length));
 }
 
-// Moves the start of the IP packet forward in the buffer. False: no room, in the buffer or in the
-// length field.
-bool prepend(Packet& packet, std::size_t bytes) noexcept {
+// Moves the start of the IP packet, which becomes one of `outer`, forward in the buffer.
+Outcome prepend(Packet& packet, std::uint16_t bytes, Family outer) noexcept {
   const auto room = static_cast<std::size_t>(packet.ip - packet.frame) + packet.headroom;
-  if (room < bytes || packet.ip_length + bytes > kMaxIpPacket) return false;
+  if (packet.ip_length + bytes > max_ip_length(outer)) return Outcome::drop_too_big;
+  if (room < bytes) return Outcome::drop_no_headroom;
   packet.ip -= bytes;
-  packet.ip_length = static_cast<std::uint16_t>(packet.ip_length + bytes);
-  return true;
+  packet.ip_length += bytes;
+  return Outcome::undecided;
 }
 
 // ---- Quotes ----
@@ -204,10 +202,11 @@ std::optional<TunnelQuote> quote_of_gre(std::span<const std::uint8_t> quote,
 
 }  // namespace
 
-bool encapsulate(Packet& packet, const Tunnel& tunnel, const IpAddress& from, const IpAddress& to,
-                 std::uint16_t id) noexcept {
+Outcome encapsulate(Packet& packet, const Tunnel& tunnel, const IpAddress& from,
+                    const IpAddress& to, std::uint16_t id) noexcept {
   const InnerFields inner = inner_fields(packet);
-  if (!prepend(packet, tunnel_overhead(tunnel, to.family()))) return false;
+  const Outcome fits = prepend(packet, tunnel_overhead(tunnel, to.family()), to.family());
+  if (fits != Outcome::undecided) return fits;
   const std::uint16_t ip_header = tunnel_overhead(Tunnel{}, to.family());
   std::uint8_t* const at = packet.ip + ip_header;
   const auto length = static_cast<std::uint16_t>(packet.ip_length - ip_header);
@@ -231,7 +230,7 @@ bool encapsulate(Packet& packet, const Tunnel& tunnel, const IpAddress& from, co
   } else {
     write_outer_ipv6(packet, inner, protocol, from.ipv6(), to.ipv6());
   }
-  return true;
+  return Outcome::undecided;
 }
 
 std::optional<TunnelQuote> parse_tunnel_quote(std::span<const std::uint8_t> quote) noexcept {

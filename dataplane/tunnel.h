@@ -33,11 +33,13 @@ constexpr std::uint16_t tunnel_overhead(const Tunnel& tunnel, Family outer) noex
 }
 
 // An outer header of the family of `to`: TTL, TOS (RFC 3168, CE becomes ECT(0)) and DF as the inner
-// packet has them. `id` is used where DF is clear. False: no headroom, or too long for IP.
+// packet has them. `id` is used where DF is clear.
+// Outcome::undecided: done; else drop_no_headroom or drop_too_big (too long for IP), and the packet
+// is unchanged.
 // GUE's remote checksum stands in for an inner one that is yet to be computed. None is here: the
 // packet leaves with the ordinary one, as IPVS sends what its offloads have not touched.
-[[nodiscard]] bool encapsulate(Packet& packet, const Tunnel& tunnel, const IpAddress& from,
-                               const IpAddress& to, std::uint16_t id) noexcept;
+[[nodiscard]] Outcome encapsulate(Packet& packet, const Tunnel& tunnel, const IpAddress& from,
+                                  const IpAddress& to, std::uint16_t id) noexcept;
 
 // What an ICMP error quotes of a packet that encapsulate() has made.
 struct TunnelQuote {

@@ -48,7 +48,7 @@ bool unwrap(Packet& packet, Reader bytes) noexcept {
   packet.ip = inner->ip;
   packet.transport = inner->transport;
   const std::uint8_t* const end = inner->transport + inner->transport_bytes;
-  packet.ip_length = static_cast<std::uint16_t>(end - inner->ip);
+  packet.ip_length = static_cast<std::uint32_t>(end - inner->ip);
   packet.outcome = Outcome::undecided;
   return true;
 }

@@ -51,7 +51,7 @@ enum class Outcome : std::uint8_t {
   drop_fragment_malformed,  // contradicts itself or its datagram
   drop_fragment_duplicate,
   drop_fragment_overlap,
-  drop_fragment_too_big,  // the datagram would not fit a buffer
+  drop_fragment_too_big,  // the datagram would be too long for IP
   drop_fragment_too_many,
   drop_fragment_timeout,
   drop_fragment_table_full,

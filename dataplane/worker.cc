@@ -40,19 +40,20 @@ Packet packet_of(rte_mbuf* frame) noexcept {
   Packet packet;
   packet.frame = rte_pktmbuf_mtod(frame, std::uint8_t*);
   packet.buffer = frame;
-  packet.length = frame->data_len;
+  packet.length = frame->pkt_len;
   packet.headroom = rte_pktmbuf_headroom(frame);
   packet.port = frame->port;
   packet.chained = frame->nb_segs != 1;
   return packet;
 }
 
-// Carries what the packet path changed back into the buffer.
+// Carries what the packet path changed back into the buffer. Only pkt_len has enough bits for the
+// largest datagrams; a port never sees these.
 rte_mbuf* frame_of(const Packet& packet) noexcept {
   auto* frame = static_cast<rte_mbuf*>(packet.buffer);
   frame->data_off =
       static_cast<std::uint16_t>(packet.frame - static_cast<std::uint8_t*>(frame->buf_addr));
-  frame->data_len = packet.length;
+  frame->data_len = static_cast<std::uint16_t>(packet.length);
   frame->pkt_len = packet.length;
   frame->port = packet.port;
   return frame;

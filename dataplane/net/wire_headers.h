@@ -63,6 +63,11 @@ struct Ipv6Header {
 };
 static_assert(sizeof(Ipv6Header) == 40 && alignof(Ipv6Header) == 1);
 
+// Bytes of the longest packet. The length field of IPv4 counts the header, that of IPv6 does not.
+constexpr std::uint32_t max_ip_length(Family family) noexcept {
+  return family == Family::ipv4 ? 0xffffU : sizeof(Ipv6Header) + 0xffffU;
+}
+
 // Extension headers of RFC 8200 section 4 that may precede the transport header.
 inline constexpr std::uint8_t kIpv6HopByHop = 0;
 inline constexpr std::uint8_t kIpv6Routing = 43;

@@ -6,10 +6,13 @@ import os
 
 from checks import (ECHO_PORT, add_service, cases, combinations, counter, datagram_socket, equal,
                     exchange_datagram, expect, running, start_echo, worker_options)
-from lab import ROOT, VIP, lan_address
+from lab import ROOT, VIP, lan_address, wait_until
 
 LARGE = 8192
 SIZES = (1500, 3000, LARGE, LARGE + 1, 32001, 60000)
+# What the length fields of IP allow.
+LARGEST = {4: 65535 - 20 - 8, 6: 65535 - 8}
+OUTER_HEADER = {4: 20, 6: 40}
 
 
 def start_whole_decapsulation(lab, server):
@@ -41,6 +44,37 @@ def test_large_datagrams(mode, family, workers):
         for name in ('drop_fragment_timeout', 'drop_fragment_overlap', 'drop_no_buffer',
                      'drop_fragment_table_full'):
             equal(counter(lab, name), 0, name)
+
+
+@combinations(('nat', 'dr', 'fullnat'), (4, 6), (1, 2))
+def test_the_largest_datagram(mode, family, workers):
+    """In both directions: the answer begins with the server's name, so that it is cut off."""
+    with running('af_xdp', mode, worker_options(workers), servers=1) as lab:
+        start_echo(lab.servers[0], mode)
+        add_service(lab, mode, ECHO_PORT, 'udp', family)
+        with datagram_socket(lab.client, VIP[family], ECHO_PORT) as sender:
+            data = os.urandom(LARGEST[family])
+            sender.send(data)
+            answer = sender.recv(65536)
+            equal(len(answer), len(data), 'length of the answer')
+            expect(data.startswith(answer.partition(b' ')[2]), 'it came back changed')
+
+
+@cases(4, 6)
+def test_the_largest_datagram_in_a_tunnel(family):
+    """It leaves room for the outer header; what does not is dropped, as no one could receive it."""
+    with running('af_xdp', 'tun', servers=1) as lab:
+        start_echo(lab.servers[0], 'tun')
+        start_whole_decapsulation(lab, lab.servers[0])
+        add_service(lab, 'tun', ECHO_PORT, 'udp', family)
+        largest = LARGEST[family] - OUTER_HEADER[family]
+        with datagram_socket(lab.client, VIP[family], ECHO_PORT) as sender:
+            sender.send(os.urandom(largest + 1))
+            wait_until(lambda: counter(lab, 'drop_too_big') == 1, 'drop_too_big')
+            data = os.urandom(largest)
+            sender.send(data)
+            answer = sender.recv(65536).partition(b' ')[2]
+            expect(answer and data.startswith(answer), 'it came back changed')
 
 
 @cases(4, 6)

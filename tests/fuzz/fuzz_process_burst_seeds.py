@@ -224,7 +224,7 @@ def fragmented(v6, mode, order, server_v6=None):
              'large': pieces(v6, (170, 60)),
              'contradicting': pieces(v6, (2, 3)) + pieces(v6, (2, 4)),
              'lost': pieces(v6, (2, 3, 1))[1:], 'many': many_pieces(v6),
-             'too-long': pieces(v6, (1, 1), start=8130)}[order]
+             'too-long': pieces(v6, (1, 1), start=8190)}[order]
     if order == 'contradicting':
         parts = [parts[1], parts[3], parts[0]]
     to = v6 if server_v6 is None else server_v6

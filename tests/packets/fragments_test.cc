@@ -189,6 +189,31 @@ TEST_P(Fragments, AreOfTheFlowsConnection) {
   EXPECT_EQ(connections, 50U);
 }
 
+// The most that a UDP datagram of IPv4 can carry; in a tunnel it is too long.
+TEST_P(Fragments, TheLargestDatagram) {
+  const Bytes whole = client_udp(flow_of(1), std::string(65507, 'a'));
+  const std::vector<Bytes> fragments = cut(whole, {.size = 1500});
+  for (const ForwardMode mode : {ForwardMode::nat, ForwardMode::dr, ForwardMode::tun}) {
+    BurstLab lab({.workers = GetParam()});
+    udp_service(lab, mode);
+    const Forwarded got = deliver_all(lab, fragments, kClientSide, GetParam());
+    EXPECT_EQ(lab.datagrams().in_use(), 0U);
+    if (mode == ForwardMode::tun) {
+      EXPECT_EQ(name_of(got.outcome), "drop_too_big");
+      continue;
+    }
+    ASSERT_TRUE(is_forwarded(got.outcome)) << name_of(got.outcome);
+    ASSERT_EQ(got.pieces.size(), fragments.size());
+    Bytes payload;
+    for (const Bytes& piece : got.pieces) {
+      payload.insert(payload.end(), piece.begin() + kEthernet + 20, piece.end());
+    }
+    // Behind the UDP header, which nat changes.
+    EXPECT_TRUE(std::equal(payload.begin() + 8, payload.end(), whole.begin() + kEthernet + 28,
+                           whole.end()));
+  }
+}
+
 // Clients' datagrams interleaved, in random order, over all workers.
 TEST_P(Fragments, OfManyClientsAtOnce) {
   BurstLab lab({.workers = GetParam()});

@@ -42,7 +42,7 @@ class Buffer {
       : bytes_(headroom + frame.size(), kUntouched) {
     std::copy(frame.begin(), frame.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(headroom));
     packet_.frame = bytes_.data() + headroom;
-    packet_.length = static_cast<std::uint16_t>(frame.size());
+    packet_.length = static_cast<std::uint32_t>(frame.size());
     packet_.headroom = static_cast<std::uint16_t>(headroom);
     parse_frame(packet_, kOwnMacs);
   }
@@ -204,7 +204,8 @@ void run_case(const json::object& each) {
   const json::value* action = each.if_contains("action");
   if (action == nullptr) return;
   if (action->at("do") == "unwrap") return run_unwrap(buffer, each);
-  const std::uint16_t length = translated_length(buffer.packet());
+  const int length =
+      static_cast<int>(buffer.packet().ip_length) + translation_growth(buffer.packet());
   const Bytes before = buffer.bytes();
   const Outcome outcome = perform(buffer.packet(), *action);
   EXPECT_EQ(name_of(outcome), text(each.at("result")));
@@ -212,7 +213,7 @@ void run_case(const json::object& each) {
   if (outcome == Outcome::undecided) {
     EXPECT_EQ(to_hex(buffer.ip()), text(each.at("out")));
     if (action->at("do") == "translate") {
-      EXPECT_EQ(buffer.packet().ip_length, length);
+      EXPECT_EQ(static_cast<int>(buffer.packet().ip_length), length);
     }
   } else {
     EXPECT_EQ(to_hex(buffer.bytes()), to_hex(before));
@@ -410,23 +411,51 @@ Bytes udp_over_ipv4(std::size_t total) {
   return shortened(frame, kEthernet, total);
 }
 
+// Without a checksum, so that translation computes one.
+Bytes udp_over_ipv6(std::size_t udp) {
+  Bytes frame = from_hex(
+      "020000000afe020000000c0186dd60000000000011402001"
+      "0db800010000000000000000000120010db80009000000000000000000019c41005000000000");
+  frame.resize(kEthernet + kIpv6 + udp, 'x');
+  for (const std::size_t at : {kEthernet + 4, kEthernet + kIpv6 + 4}) {
+    frame[at] = static_cast<std::uint8_t>(udp >> 8);
+    frame[at + 1] = static_cast<std::uint8_t>(udp);
+  }
+  return frame;
+}
+
 TEST(Translate, ReassembledDatagrams) {
   const Ends<Ipv6Address> to = {IpAddress::parse("2001:db8::1")->ipv6(),
                                 IpAddress::parse("2001:db8::2")->ipv6(), Be16::from_host(1),
                                 Be16::from_host(2)};
-  constexpr std::size_t kLongestFrame = 65535 - kEthernet - 4;
-  constexpr std::size_t kLongest = kLongestFrame - (kIpv6 - kIpv4);
-  Buffer fits(udp_over_ipv4(kLongest));
-  ASSERT_EQ(fits.packet().outcome, Outcome::undecided);
-  EXPECT_EQ(translated_length(fits.packet()), kLongestFrame);
-  EXPECT_EQ(translate_to_ipv6(fits.packet(), to), Outcome::undecided);
-  ASSERT_NO_FATAL_FAILURE(fits.check());
-  EXPECT_EQ(internet_checksum(checksummed(fits.ip(), 17)), 0);
+  constexpr std::size_t kLongest = 65535;
+  Buffer largest(udp_over_ipv4(kLongest));
+  ASSERT_EQ(largest.packet().outcome, Outcome::undecided);
+  EXPECT_EQ(translate_to_ipv6(largest.packet(), to), Outcome::undecided);
+  ASSERT_NO_FATAL_FAILURE(largest.check());
+  EXPECT_EQ(largest.ip().size(), kLongest - kIpv4 + kIpv6);
+  EXPECT_EQ(internet_checksum(checksummed(largest.ip(), 17)), 0);
+}
 
-  Buffer big(udp_over_ipv4(kLongest + 1));
-  const Bytes before = big.bytes();
-  EXPECT_EQ(translate_to_ipv6(big.packet(), to), Outcome::drop_too_big);
-  EXPECT_EQ(big.bytes(), before);
+// What IPv6 carries may be too long for IPv4.
+TEST(Translate, DatagramsTooLongForIpv4) {
+  const Ends<Ipv4Address> to = {IpAddress::parse("10.2.0.200")->ipv4(),
+                                IpAddress::parse("10.2.0.1")->ipv4(), Be16::from_host(1),
+                                Be16::from_host(2)};
+  constexpr std::size_t kLongest = 65535 - kIpv4;
+  for (const std::size_t udp : {kLongest, kLongest + 1}) {
+    Buffer buffer(udp_over_ipv6(udp));
+    ASSERT_EQ(buffer.packet().outcome, Outcome::undecided);
+    const Bytes before = buffer.bytes();
+    const Outcome outcome = translate_to_ipv4(buffer.packet(), to, 1);
+    if (udp == kLongest) {
+      EXPECT_EQ(outcome, Outcome::undecided);
+      EXPECT_EQ(internet_checksum(checksummed(buffer.ip(), 17)), 0);
+    } else {
+      EXPECT_EQ(outcome, Outcome::drop_too_big);
+      EXPECT_EQ(buffer.bytes(), before);
+    }
+  }
 }
 
 // Reassembly made one packet of several, which leaves as fragments again.

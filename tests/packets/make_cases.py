@@ -583,7 +583,7 @@ def fragments():
                  step(from_client(v4(inbound(4, protocol), proto=1, **fields)),
                       'kernel_not_a_service'))
         for name, outcome, fields in (('an odd length', 'drop_fragment_malformed', {'flags': 'MF'}),
-                                      ('beyond all', 'drop_fragment_too_big', {'frag': 8185})):
+                                      ('beyond all', 'drop_fragment_too_big', {'frag': 8190})):
             case(f'fragment, {name}, ipv4 {protocol}', services,
                  step(from_client(v4(inbound(4, protocol, b'a' * 19), **fields)), outcome))
         cut_header = IP(src=CLIENT[4], dst=VIP[4], proto=transport_number(protocol), frag=3)

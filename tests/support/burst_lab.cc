@@ -95,7 +95,7 @@ Packet Frame::packet() {
   Packet packet;
   packet.frame = storage_.data() + kHeadroom;
   packet.buffer = this;
-  packet.length = static_cast<std::uint16_t>(storage_.size() - kHeadroom);
+  packet.length = static_cast<std::uint32_t>(storage_.size() - kHeadroom);
   packet.headroom = kHeadroom;
   packet.port = port;
   return packet;

@@ -4,13 +4,16 @@
 
 usage: echo_server.py NAME PORT ADDRESS...
 
-TCP: the name and a newline first, then every byte as it comes. UDP: name, blank, the datagram.
+TCP: the name and a newline first, then every byte as it comes. UDP: name, blank, the datagram, cut
+off where no longer one can be sent.
 Prints "ready" when it listens on every address.
 """
 
 import asyncio
 import resource
 import sys
+
+LONGEST_IPV4, LONGEST_IPV6 = 65535 - 20 - 8, 65535 - 8
 
 
 class Stream(asyncio.Protocol):
@@ -37,22 +40,25 @@ class Stream(asyncio.Protocol):
 class Datagrams(asyncio.DatagramProtocol):
     """All UDP of one address."""
 
-    def __init__(self, name):
+    def __init__(self, name, longest):
         self.name = name
+        self.longest = longest
         self.transport = None
 
     def connection_made(self, transport):
         self.transport = transport
 
     def datagram_received(self, data, addr):
-        self.transport.sendto(self.name + b' ' + data, addr)
+        self.transport.sendto((self.name + b' ' + data)[:self.longest], addr)
 
 
 async def main(name, port, addresses):
     loop = asyncio.get_running_loop()
     for address in addresses:
         await loop.create_server(lambda: Stream(name), address, port, backlog=4096)
-        await loop.create_datagram_endpoint(lambda: Datagrams(name), local_addr=(address, port))
+        longest = LONGEST_IPV6 if ':' in address else LONGEST_IPV4
+        await loop.create_datagram_endpoint(lambda longest=longest: Datagrams(name, longest),
+                                            local_addr=(address, port))
     print('ready', flush=True)
     await asyncio.Event().wait()
 
