@@ -25,6 +25,8 @@ constexpr TypeAndCode type_and_code(IcmpError error, Family family) noexcept {
   switch (error) {
     case IcmpError::time_exceeded:
       return {v4 ? kIcmpTimeExceeded : kIcmpv6TimeExceeded, 0};
+    case IcmpError::reassembly_time_exceeded:
+      return {v4 ? kIcmpTimeExceeded : kIcmpv6TimeExceeded, kIcmpCodeReassemblyTimeExceeded};
     case IcmpError::port_unreachable:
       return v4 ? TypeAndCode{kIcmpDestinationUnreachable, kIcmpCodePortUnreachable}
                 : TypeAndCode{kIcmpv6DestinationUnreachable, kIcmpv6CodePortUnreachable};

@@ -8,7 +8,12 @@
 
 namespace weir {
 
-enum class IcmpError : std::uint8_t { time_exceeded, port_unreachable, too_big };
+enum class IcmpError : std::uint8_t {
+  time_exceeded,             // its hops are used up
+  reassembly_time_exceeded,  // fragments are missing
+  port_unreachable,
+  too_big,
+};
 
 // Turns a packet into the error about itself, from `source` back to the packet's source, quoting up
 // to 548 bytes (IPv4) or what fits 1280 bytes (IPv6), as Linux does. `mtu` counts for too_big only.

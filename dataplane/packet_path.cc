@@ -60,19 +60,22 @@ bool may_be_served(const Snapshot& snapshot, const Packet& packet) noexcept {
          (snapshot.index->concerns(key) || snapshot.marks->may_have_mark(key, packet.port));
 }
 
+// What only a mark concerns goes to a service.
+template <class Address>
+bool is_inbound(const ServiceIndex& index, const FlowKey<Address>& key) noexcept {
+  return index.is_service_address(key.destination) || !index.concerns(key);
+}
+
 // A fragment goes to the worker that collects for its client. Undecided: `packet` is the whole
 // datagram now.
 template <class Address>
 void collect_fragment(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
   const auto& key = packet.key<Address>();
-  const ServiceIndex& index = *snapshot.index;
   if (!may_be_served<Address>(snapshot, packet)) {
     packet.outcome = Outcome::kernel_not_a_service;
     return;
   }
-  // What only a mark concerns goes to a service.
-  const bool inbound = index.is_service_address(key.destination) || !index.concerns(key);
-  const Address& client = inbound ? key.source : key.destination;
+  const Address& client = is_inbound(*snapshot.index, key) ? key.source : key.destination;
   const unsigned owner = worker.owners->owner_of_address(client);
   if (owner != worker.index) {
     packet.owner = static_cast<std::uint16_t>(owner);
@@ -495,6 +498,23 @@ void refuse(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexc
   answer<Address>(worker, snapshot, packet, IcmpError::port_unreachable, 0, packet.outcome);
 }
 
+// The first fragment of a datagram that the others have not followed in time (RFC 792, RFC 4443
+// section 3.3). Not where an ICMP error may lie behind further headers.
+template <class Address>
+void answer_incomplete(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
+  auto& key = packet.key<Address>();
+  packet.outcome = Outcome::drop_fragment_timeout;
+  const bool transport = static_cast<std::uint8_t>(key.protocol) != kIpv6DestinationOptions;
+  if (!transport || !may_be_served<Address>(snapshot, packet)) return;
+  key.direction = is_inbound(*snapshot.index, key) ? Direction::inbound : Direction::reply;
+  answer<Address>(worker, snapshot, packet, IcmpError::reassembly_time_exceeded, 0, packet.outcome);
+}
+
+constexpr auto kAnswerIncomplete = []<class Address>(WorkerState& worker, const Snapshot& snapshot,
+                                                     Packet& packet) noexcept {
+  answer_incomplete<Address>(worker, snapshot, packet);
+};
+
 // ---- Serve ----
 
 // dr and tun send a client's error on as they do its packets.
@@ -671,9 +691,18 @@ void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned 
   drop_entries(worker, snapshot);
 }
 
-void expire_fragments(WorkerState& worker, unsigned budget) noexcept {
-  const unsigned given_up = worker.reassembly.expire(worker.now, budget);
-  if (given_up != 0) count_outcome(worker, Outcome::drop_fragment_timeout, given_up);
+std::size_t expire_fragments(WorkerState& worker, const Snapshot& snapshot,
+                             std::span<Packet> expired) noexcept {
+  const std::size_t count = worker.reassembly.expire(worker.now, expired);
+  for (Packet& packet : expired.first(count)) {
+    parse_frame(packet, snapshot.ports->macs[packet.port]);
+    const bool first_came = packet.outcome == Outcome::fragment;
+    packet.outcome = first_came ? Outcome::undecided : Outcome::drop_fragment_timeout;
+    with_family(packet, kAnswerIncomplete, worker, snapshot);
+    if (is_forwarded(packet.outcome)) address_frame(snapshot, packet);
+  }
+  count_outcomes(worker, expired.first(count));
+  return count;
 }
 
 void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept {

@@ -23,8 +23,11 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot, std::span<Pack
 // Closes connections whose time has come, at most `budget` steps. Worker thread.
 void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned budget) noexcept;
 
-// Gives up datagrams whose fragments do not come, at most `budget`. Worker thread.
-void expire_fragments(WorkerState& worker, unsigned budget) noexcept;
+// Gives up datagrams whose fragments do not come, at most as many as `expired` has new packets; how
+// many. Each is decided as process_burst() does: icmp_error_sent, waiting_for_neighbour, or
+// drop_fragment_timeout, the caller's to free. Counts them. Worker thread.
+std::size_t expire_fragments(WorkerState& worker, const Snapshot& snapshot,
+                             std::span<Packet> expired) noexcept;
 
 // Replays the edits of services that changed since the worker's last snapshot, and begins to look
 // through the connections of real servers that have gone. Worker thread, when it first sees

@@ -19,10 +19,9 @@ std::size_t payload_of(const Packet& packet) noexcept {
   return static_cast<std::size_t>(packet.ip + packet.ip_length - packet.transport);
 }
 
-// From the Ethernet header to the last one that each fragment carries.
+// From the Ethernet header to the payload.
 std::size_t headers_of(const Packet& packet) noexcept {
-  const auto before = static_cast<std::size_t>(packet.transport - packet.frame);
-  return packet.family == Family::ipv4 ? before : before - kFragmentHeader;
+  return static_cast<std::size_t>(packet.transport - packet.frame);
 }
 
 std::uint8_t ecn_of(const Packet& packet) noexcept {
@@ -129,15 +128,18 @@ void finish_ipv6(std::uint8_t* at, std::size_t length, std::uint8_t ecn) {
       Be32::from_host(ip.version_class_flow.host() | std::uint32_t{ecn} << kTrafficClassShift);
 }
 
-// Takes the fragment header, which followed the `length` bytes at `at`, out of the chain.
-void unlink_fragment_header(std::uint8_t* at, std::size_t length, std::uint8_t next) noexcept {
-  std::uint8_t* field = at + offsetof(Ipv6Header, next_header);
-  std::size_t walked = sizeof(Ipv6Header);
-  while (*field != kIpv6Fragment && walked + 1 < length) {
-    field = at + walked;
-    walked += (std::size_t{at[walked + 1]} + 1) * 8;
+// Takes the fragment header, the last of the `headers` bytes at `frame`, out of the chain and the
+// packet, whose IP header is at `ip` in them. What is in front of it moves up.
+void remove_fragment_header(std::uint8_t* frame, std::size_t headers, std::size_t ip) noexcept {
+  const std::size_t kept = headers - kFragmentHeader;
+  std::uint8_t* field = frame + ip + offsetof(Ipv6Header, next_header);
+  std::size_t walked = ip + sizeof(Ipv6Header);
+  while (*field != kIpv6Fragment && walked + 1 < kept) {
+    field = frame + walked;
+    walked += (std::size_t{frame[walked + 1]} + 1) * 8;
   }
-  *field = next;
+  *field = frame[kept];
+  std::memmove(frame + kFragmentHeader, frame, kept);
 }
 
 }  // namespace
@@ -230,15 +232,15 @@ void Reassembly::give_up(Index index) noexcept {
   release(index);
 }
 
-unsigned Reassembly::expire(std::uint32_t now, unsigned budget) noexcept {
-  unsigned given_up = 0;
+std::size_t Reassembly::expire(std::uint32_t now, std::span<Packet> expired) noexcept {
+  std::size_t given_up = 0;
   for (const Family family : {Family::ipv4, Family::ipv6}) {
     const Ages& ages = ages_[static_cast<std::size_t>(family)];
     const std::uint32_t timeout = family == Family::ipv4 ? kTimeout4 : kTimeout6;
-    while (given_up < budget && ages.oldest != kNone &&
+    while (given_up < expired.size() && ages.oldest != kNone &&
            now - datagrams_[ages.oldest].started >= timeout) {
-      give_up(ages.oldest);
-      ++given_up;
+      become_first(datagrams_[ages.oldest], expired[given_up++]);
+      release(ages.oldest);
     }
   }
   return given_up;
@@ -258,15 +260,20 @@ Outcome Reassembly::check_end(Datagram& datagram, std::uint32_t end, bool more) 
 
 void Reassembly::keep_headers(Datagram& datagram, const Packet& packet) noexcept {
   const std::size_t headers = headers_of(packet);
-  std::uint8_t* const at = datagram.buffer.bytes + kPayloadPlace - headers;
-  std::memcpy(at, packet.frame, headers);
+  std::memcpy(datagram.buffer.bytes + kPayloadPlace - headers, packet.frame, headers);
   datagram.headers = static_cast<std::uint16_t>(headers);
+  datagram.first = static_cast<std::uint16_t>(packet.length);
   datagram.ip = static_cast<std::uint16_t>(packet.ip - packet.frame);
   datagram.port = packet.port;
-  if (packet.family == Family::ipv6) {
-    unlink_fragment_header(at + datagram.ip, headers - datagram.ip,
-                           static_cast<std::uint8_t>(packet.ipv6.protocol));
-  }
+}
+
+void Reassembly::become_first(const Datagram& datagram, Packet& packet) noexcept {
+  packet.buffer = datagram.buffer.handle;
+  packet.frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers;
+  packet.length = datagram.first;
+  packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers);
+  packet.port = datagram.port;
+  packet.largest_fragment = datagram.largest;
 }
 
 // A fragment of bytes that are all here is a duplicate; of some that are, an overlap, which is the
@@ -305,20 +312,23 @@ Outcome Reassembly::place(Datagram& datagram, const Packet& packet) noexcept {
 Outcome Reassembly::finish(Datagram& datagram, Packet& packet) noexcept {
   const Ecn ecn = ecn_of_whole(datagram.ecn);
   if (!ecn.valid) return Outcome::drop_fragment_malformed;
-  const std::size_t length = std::size_t{datagram.headers} + datagram.end;
+  const bool v4 = packet.family == Family::ipv4;
+  const std::size_t headers = datagram.headers - (v4 ? 0 : kFragmentHeader);
+  const std::size_t length = headers + datagram.end;
   const std::size_t ip_length = length - datagram.ip;
   if (ip_length > max_ip_length(packet.family)) return Outcome::drop_fragment_too_big;
-  std::uint8_t* const frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers;
-  if (packet.family == Family::ipv4) {
+  std::uint8_t* const frame = datagram.buffer.bytes + kPayloadPlace - headers;
+  if (v4) {
     finish_ipv4(frame + datagram.ip, ip_length, datagram.largest_df == datagram.largest, ecn.added);
   } else {
+    remove_fragment_header(frame - kFragmentHeader, datagram.headers, datagram.ip);
     finish_ipv6(frame + datagram.ip, ip_length, ecn.added);
   }
   buffers_.put(packet.buffer);
   packet.buffer = datagram.buffer.handle;
   packet.frame = frame;
   packet.length = static_cast<std::uint32_t>(length);
-  packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers);
+  packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - headers);
   packet.port = datagram.port;
   packet.ip = nullptr;
   packet.largest_fragment = datagram.largest;

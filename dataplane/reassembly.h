@@ -3,10 +3,11 @@
 // each, as Linux does (net/ipv4/ip_fragment.c, net/ipv6/reassembly.c, inet_fragment.c).
 //
 // The buffer of a datagram:
-// | headroom | Ethernet, IP and extension headers of the first fragment | payload at its offset |
-//                                                         kPayloadPlace ^
+// | headroom | Ethernet and IP headers of the first fragment as they came | payload at its offset |
+//                                                           kPayloadPlace ^
 // The headers end where the payload begins, whatever their length, so that fragments are copied to
-// their place in any order and nothing is moved afterwards.
+// their place in any order, and the first one lies there as it came. Of the whole only an IPv6
+// fragment header is taken out.
 //
 // Bounds: kDatagrams under way, unless told otherwise, kMaxFragments each, kTimeout4 or kTimeout6
 // from the first one to arrive. A full table gives up the oldest. About 290 kB, and a buffer for
@@ -15,6 +16,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "dataplane/connection.h"
@@ -50,7 +52,7 @@ class Reassembly {
   static constexpr std::uint32_t kTimeout4 = 30 * kTicksPerSecond;  // net.ipv4.ipfrag_time
   static constexpr std::uint32_t kTimeout6 = 60 * kTicksPerSecond;  // RFC 8200 section 4.5
   static constexpr std::size_t kHeadroom = 256;
-  static constexpr std::size_t kMaxHeaders = 192;  // Ethernet to the last one not fragmented
+  static constexpr std::size_t kMaxHeaders = 192;  // Ethernet to IPv6's fragment header
   static constexpr std::size_t kPayloadPlace = kHeadroom + kMaxHeaders;
   static constexpr std::size_t kMaxPayload = 0xffff;
   static_assert(kPayloadPlace + kMaxPayload <= DatagramBuffers::kBytes);
@@ -72,8 +74,10 @@ class Reassembly {
   // `packet` is a fragment as parse_frame leaves it (Outcome::fragment). `now` in ticks.
   Result add(Packet& packet, std::uint32_t now) noexcept;
 
-  // Gives up at most `budget` datagrams whose time is over; how many it gave up.
-  unsigned expire(std::uint32_t now, unsigned budget) noexcept;
+  // Gives up datagrams whose time is over, at most as many as `expired` has new packets; how many.
+  // Each becomes a packet in the datagram's buffer, which is the caller's then: the first fragment
+  // as it came, to be parsed anew, or a frame of no bytes where that one did not come.
+  std::size_t expire(std::uint32_t now, std::span<Packet> expired) noexcept;
 
   std::size_t under_way() const noexcept { return under_way_; }
 
@@ -102,6 +106,7 @@ class Reassembly {
     std::uint16_t fragments = 0;   // received
     std::uint16_t headers = 0;     // bytes in front of the payload, 0: first one not here yet
     std::uint16_t ip = 0;          // of these, the Ethernet header
+    std::uint16_t first = 0;       // bytes of the first fragment's frame
     std::uint16_t port = 0;        // on which the first fragment came
     std::uint16_t largest = 0;     // IP packet of a fragment, bytes
     std::uint16_t largest_df = 0;  // with DF
@@ -129,6 +134,7 @@ class Reassembly {
   static Outcome place(Datagram& datagram, const Packet& packet) noexcept;
   static Outcome check_end(Datagram& datagram, std::uint32_t end, bool more) noexcept;
   static void keep_headers(Datagram& datagram, const Packet& packet) noexcept;
+  static void become_first(const Datagram& datagram, Packet& packet) noexcept;
   Outcome finish(Datagram& datagram, Packet& packet) noexcept;
 
   DatagramBuffers& buffers_;

@@ -53,7 +53,7 @@ enum class Outcome : std::uint8_t {
   drop_fragment_overlap,
   drop_fragment_too_big,  // the datagram would be too long for IP
   drop_fragment_too_many,
-  drop_fragment_timeout,
+  drop_fragment_timeout,  // and nobody could be told
   drop_fragment_table_full,
   drop_ttl_expired_unanswered,
   drop_no_server_unanswered,

@@ -129,9 +129,9 @@ unsigned Worker::poll_once() noexcept {
   state_.now = current_tick();
   state_.now_ms = current_millisecond();
   const unsigned work = receive() + take_from_rings() + take_notices();
+  if (state_.reassembly.under_way() != 0) expire_fragments();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
   expire_connections(state_, *snapshot_, kExpiryBudget);
-  if (state_.reassembly.under_way() != 0) expire_fragments(state_, kFragmentBudget);
   if (!state_.notices.empty()) send_notices();
   if (!waiting_.empty()) retry_waiting();
   if (state_.gone_servers.is_under_way()) look_after_gone_servers();
@@ -218,6 +218,12 @@ unsigned Worker::take_from_rings() noexcept {
 void Worker::process(std::span<Packet> packets) noexcept {
   process_burst(state_, *snapshot_, packets);
   for (Packet& packet : packets) dispatch(packet);
+}
+
+void Worker::expire_fragments() noexcept {
+  std::array<Packet, kFragmentBudget> expired;
+  const std::size_t count = weir::expire_fragments(state_, *snapshot_, expired);
+  for (Packet& packet : std::span(expired).first(count)) dispatch(packet);
 }
 
 void Worker::dispatch(Packet& packet) noexcept {

@@ -102,6 +102,7 @@ class Worker {
   unsigned take_notices() noexcept;
   void send_notices() noexcept;
   void process(std::span<Packet> packets) noexcept;
+  void expire_fragments() noexcept;
   void dispatch(Packet& packet) noexcept;
   void transmit(const Packet& packet) noexcept;
   template <class Send>

@@ -166,6 +166,8 @@ inline constexpr std::uint8_t kIcmpDestinationUnreachable = 3;
 inline constexpr std::uint8_t kIcmpSourceQuench = 4;
 inline constexpr std::uint8_t kIcmpTimeExceeded = 11;
 inline constexpr std::uint8_t kIcmpParameterProblem = 12;
+// Of time exceeded, in both families.
+inline constexpr std::uint8_t kIcmpCodeReassemblyTimeExceeded = 1;
 inline constexpr std::uint8_t kIcmpCodePortUnreachable = 3;
 inline constexpr std::uint8_t kIcmpCodeFragmentationNeeded = 4;
 

@@ -3,10 +3,13 @@
 
 import contextlib
 import os
+import socket
+
+from scapy.layers.inet import ICMP, IP, UDP
 
 from checks import (ECHO_PORT, add_service, cases, combinations, counter, datagram_socket, equal,
                     exchange_datagram, expect, running, start_echo, worker_options)
-from lab import ROOT, VIP, lan_address, wait_until
+from lab import CLIENT, ROOT, VIP, lan_address, wait_until
 
 LARGE = 8192
 SIZES = (1500, 3000, LARGE, LARGE + 1, 32001, 60000)
@@ -75,6 +78,26 @@ def test_the_largest_datagram_in_a_tunnel(family):
             sender.send(data)
             answer = sender.recv(65536).partition(b' ')[2]
             expect(answer and data.startswith(answer), 'it came back changed')
+
+
+def test_a_client_is_told_of_a_datagram_without_its_end():
+    """After half a minute, which is Linux's time for fragments, too."""
+    with running('af_xdp', 'nat', servers=1) as lab:
+        add_service(lab, 'nat', ECHO_PORT, 'udp')
+        with lab.client.entered():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        with sender, receiver:
+            receiver.settimeout(45)
+            first = bytes(IP(src=CLIENT[4], dst=VIP[4], id=7, flags='MF')
+                          / UDP(sport=4000, dport=ECHO_PORT, len=1000) / bytes(64))
+            sender.sendto(first, (VIP[4], 0))
+            error = IP(receiver.recv(2048))
+            equal((error.src, error[ICMP].type, error[ICMP].code), (VIP[4], 11, 1), 'the error')
+            quote = bytes(error[ICMP].payload)
+            # A router on the way has counted a hop.
+            equal(quote[12:], first[12:], 'what it quotes')
+            equal((IP(quote).len, IP(quote).flags), (IP(first).len, 'MF'), 'quoted fields')
 
 
 @cases(4, 6)

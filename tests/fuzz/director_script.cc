@@ -555,7 +555,7 @@ class Script {
       WorkerState& worker = lab_.worker(i);
       require(worker.ipv4.size() + worker.ipv6.size() == 0, "every connection expires");
       worker.now += Reassembly::kTimeout6;
-      expire_fragments(worker, ~0U);
+      lab_.expire_fragments(i);
     }
     require(lab_.datagrams().in_use() == 0, "every datagram's buffer is given back");
     for (int i = 0; i < 4; ++i) lab_.settle();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "tests/support/burst_lab.h"
+#include "tests/support/frame_checks.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 #include "tests/support/random.h"
@@ -339,17 +340,127 @@ TEST(FragmentsIn, ToAnotherPortAreTheKernelsOnceWhole) {
                          whole.begin() + kEthernet + 20, whole.end()));
 }
 
-TEST(FragmentsIn, TimeOutIsCounted) {
+// ---- Those that do not come ----
+
+// Without the first fragment nobody knows what to tell the sender.
+TEST(FragmentsMissing, TheFirst) {
   BurstLab lab;
   udp_service(lab, ForwardMode::nat);
   const std::vector<Bytes> fragments = cut(client_udp(flow_of(1), std::string(1400, 'a')), {});
-  EXPECT_EQ(lab.send(fragments[0]).outcome, Outcome::fragment_kept);
+  EXPECT_EQ(lab.send(fragments[1]).outcome, Outcome::fragment_kept);
   lab.pass_seconds(29);
   EXPECT_EQ(lab.count(Outcome::drop_fragment_timeout), 0U);
   lab.pass_seconds(2);
   EXPECT_EQ(lab.count(Outcome::drop_fragment_timeout), 1U);
+  EXPECT_EQ(lab.count(Outcome::icmp_error_sent), 0U);
   EXPECT_EQ(lab.datagrams().in_use(), 0U);
 }
+
+// RFC 792 and RFC 4443 section 3.3, from `source` back to the sender of `fragment`, quoting it.
+void expect_time_exceeded(const Forwarded& told, const Bytes& fragment, const IpAddress& source) {
+  ASSERT_EQ(name_of(told.outcome), "icmp_error_sent");
+  EXPECT_EQ(fault_of(told.bytes), "");
+  const bool v4 = source.is_ipv4();
+  const std::size_t header = v4 ? 20 : 40;
+  const auto part = [](const Bytes& frame, std::size_t from, std::size_t length) {
+    return to_hex({frame.data() + kEthernet + from, length});
+  };
+  const std::size_t address = v4 ? 4 : 16;
+  const std::size_t addresses = header - 2 * address;
+  EXPECT_EQ(part(told.bytes, addresses, address), to_hex({source.bytes().data(), address}));
+  EXPECT_EQ(part(told.bytes, addresses + address, address), part(fragment, addresses, address));
+  EXPECT_EQ(part(told.bytes, header, 2), v4 ? "0b01" : "0301");
+  EXPECT_EQ(part(told.bytes, header + 4, 4), "00000000");
+  const std::size_t quoted = told.bytes.size() - kEthernet - header - 8;
+  EXPECT_EQ(quoted, std::min<std::size_t>(fragment.size() - kEthernet, v4 ? 548 : 1232));
+  EXPECT_EQ(part(told.bytes, header + 8, quoted), part(fragment, 0, quoted));
+}
+
+TEST_P(Fragments, MissingTheSenderIsTold) {
+  for (const std::size_t size : {std::size_t{100}, std::size_t{1500}}) {
+    BurstLab lab({.workers = GetParam()});
+    udp_service(lab, ForwardMode::nat);
+    const std::vector<Bytes> fragments =
+        cut(client_udp(flow_of(1), std::string(4000, 'a')), {.size = size});
+    for (const std::size_t i : {std::size_t{1}, std::size_t{0}}) {
+      EXPECT_EQ(deliver(lab, fragments[i], kClientSide, GetParam() - 1).outcome,
+                Outcome::fragment_kept);
+    }
+    lab.pass_seconds(31);
+    const std::vector<Forwarded> told = lab.take_overdue();
+    ASSERT_EQ(told.size(), 1U);
+    EXPECT_EQ(told[0].port, kClientSide);
+    expect_time_exceeded(told[0], fragments[0], *IpAddress::parse("10.9.0.1"));
+    EXPECT_EQ(lab.count(Outcome::icmp_error_sent), 1U);
+    EXPECT_EQ(lab.count(Outcome::drop_fragment_timeout), 0U);
+    EXPECT_EQ(lab.datagrams().in_use(), 0U);
+  }
+}
+
+TEST(FragmentsMissing, ARealServerIsToldByTheInterfaceThatFacesIt) {
+  constexpr std::uint16_t kServerSide = 1;
+  BurstLab lab;
+  udp_service(lab, ForwardMode::nat);
+  const Flow flow = {"10.2.0.1", kPort, "10.1.0.1", 4000};
+  const Bytes first = cut(server_udp(flow, std::string(1400, 'a')), {})[0];
+  ASSERT_EQ(lab.send(first, kServerSide).outcome, Outcome::fragment_kept);
+  lab.pass_seconds(31);
+  const std::vector<Forwarded> told = lab.take_overdue();
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(told[0].port, kServerSide);
+  expect_time_exceeded(told[0], first, *IpAddress::parse("10.2.0.254"));
+}
+
+TEST(FragmentsMissing, TheSenderIsToldOverIpv6) {
+  const json::value data = read_json("packets/fragments.json");
+  for (const json::value& entry : data.at("paths").as_array()) {
+    const std::vector<Bytes> fragments = frames_of(entry.at("steps").at(0).at("frames"));
+    if (fragments.size() < 2 || fragments[0][kEthernet] >> 4 != 6) continue;
+    SCOPED_TRACE(text(entry.at("name")));
+    BurstLab lab;
+    set_up(lab, entry.at("services").as_array());
+    const auto port = entry.at("steps").at(0).at("port").to_number<std::uint16_t>();
+    std::size_t first = 0;
+    // Offset and more fragments, behind the IPv6 header.
+    while (fragments[first][kEthernet + 42] != 0 || fragments[first][kEthernet + 43] != 1) ++first;
+    ASSERT_EQ(lab.send(fragments[first], port).outcome, Outcome::fragment_kept);
+    lab.pass_seconds(61);
+    const std::vector<Forwarded> told = lab.take_overdue();
+    ASSERT_EQ(told.size(), 1U);
+    expect_time_exceeded(
+        told[0], fragments[first],
+        *IpAddress::parse(port == kClientSide ? "2001:db8:9::1" : "2001:db8:2::254"));
+    return;
+  }
+  FAIL() << "no fragments of IPv6";
+}
+
+// As of all other errors, the table's 256 datagrams are more than one worker may tell of at once.
+TEST(FragmentsMissing, ErrorsAreLimited) {
+  BurstLab lab;
+  udp_service(lab, ForwardMode::nat);
+  for (std::uint16_t id = 0; id < Reassembly::kDatagrams; ++id) {
+    const Bytes first = cut(client_udp(flow_of(1), std::string(1400, 'a')), {.id = id})[0];
+    ASSERT_EQ(lab.send(first).outcome, Outcome::fragment_kept);
+  }
+  lab.pass_seconds(31);
+  EXPECT_EQ(lab.count(Outcome::icmp_error_sent), 200U);
+  EXPECT_EQ(lab.count(Outcome::drop_fragment_timeout), Reassembly::kDatagrams - 200);
+  EXPECT_EQ(lab.datagrams().in_use(), 0U);
+}
+
+TEST(FragmentsMissing, NobodyIsToldOfAServiceThatIsGone) {
+  BurstLab lab;
+  const ServiceKey key = udp_service(lab, ForwardMode::nat);
+  const Bytes first = cut(client_udp(flow_of(1), std::string(1400, 'a')), {})[0];
+  ASSERT_EQ(lab.send(first).outcome, Outcome::fragment_kept);
+  must(lab.services().delete_service(key));
+  lab.settle();
+  lab.pass_seconds(31);
+  EXPECT_EQ(lab.count(Outcome::drop_fragment_timeout), 1U);
+}
+
+// ---- Too many ----
 
 TEST(FragmentsIn, AFullTableIsCounted) {
   BurstLab lab;
@@ -359,6 +470,7 @@ TEST(FragmentsIn, AFullTableIsCounted) {
     ASSERT_EQ(lab.send(first).outcome, Outcome::fragment_kept);
   }
   EXPECT_EQ(lab.count(Outcome::drop_fragment_table_full), 5U);
+  EXPECT_EQ(lab.count(Outcome::icmp_error_sent), 0U);
 }
 
 // A fragment inside a reassembled datagram is not collected again.

@@ -214,7 +214,7 @@ void BurstLab::pass_seconds(unsigned seconds, unsigned step) {
       state->now = fake_now;
       state->now_ms = fake_now * 1000 / kTicksPerSecond;
       expire_connections(*state, snapshot(), kEnough);
-      expire_fragments(*state, kEnough);
+      expire_fragments(state->index);
     }
     deliver_notices();
   }
@@ -249,6 +249,19 @@ std::vector<Forwarded> BurstLab::walk_gone_servers(WorkerState& state) {
   }
   return sent;
 }
+
+void BurstLab::expire_fragments(unsigned worker) {
+  WorkerState& state = *states_[worker];
+  std::vector<Packet> packets(state.reassembly.under_way());
+  const std::size_t expired = weir::expire_fragments(state, snapshot(), packets);
+  for (const Packet& packet : std::span(packets).first(expired)) {
+    if (is_forwarded(packet.outcome)) judge(packet, {});
+    overdue_.push_back(leaving(state, packet));
+    datagrams_->put(packet.buffer);
+  }
+}
+
+std::vector<Forwarded> BurstLab::take_overdue() { return std::exchange(overdue_, {}); }
 
 void BurstLab::settle() {
   for (WorkerState* state : states_) adopt_snapshot(*state, snapshot());
@@ -301,6 +314,12 @@ Forwarded BurstLab::process(std::span<const std::uint8_t> bytes, const Arrival& 
   packet.largest_fragment = arrival.largest_fragment;
   packet.errand = arrival.errand;
   process_burst({&packet, 1}, arrival.worker);
+  Forwarded forwarded = leaving(state, packet);
+  if (packet.buffer != &frame) datagrams_->put(packet.buffer);
+  return forwarded;
+}
+
+Forwarded BurstLab::leaving(WorkerState& state, const Packet& packet) {
   Forwarded forwarded;
   forwarded.outcome = packet.outcome;
   forwarded.port = packet.port;
@@ -311,7 +330,6 @@ Forwarded BurstLab::process(std::span<const std::uint8_t> bytes, const Arrival& 
   if (is_forwarded(packet.outcome) && is_to_be_cut(packet)) {
     forwarded.pieces = frames_of(packet, state.take_fragment_id());
   }
-  if (packet.buffer != &frame) datagrams_->put(packet.buffer);
   return forwarded;
 }
 

@@ -94,6 +94,10 @@ class BurstLab {
   void pass_seconds(unsigned seconds, unsigned step = 1);
   // Every worker looks through the connections of real servers that have gone; what it sends.
   std::vector<Forwarded> look_after_gone_servers();
+  // As pass_seconds() does, for one worker.
+  void expire_fragments(unsigned worker);
+  // What has become of datagrams whose time was over, since the last call.
+  std::vector<Forwarded> take_overdue();
   // Every worker is between two bursts: control may free what was replaced.
   void settle();
 
@@ -125,6 +129,7 @@ class BurstLab {
   };
   std::vector<Forwarded> walk_gone_servers(WorkerState& state);
   Forwarded process(std::span<const std::uint8_t> frame, const Arrival& arrival);
+  static Forwarded leaving(WorkerState& state, const Packet& packet);
   void judge(const Packet& packet, std::span<const std::uint8_t> received) const;
   std::string fault_on_link(std::span<const std::uint8_t> frame, std::uint16_t port) const;
   void build_network();
@@ -142,6 +147,7 @@ class BurstLab {
   std::unique_ptr<Services> services_;
   std::shared_ptr<const Routes> routes_;
   std::set<IpAddress> own_;
+  std::vector<Forwarded> overdue_;
 };
 
 }  // namespace weir::test

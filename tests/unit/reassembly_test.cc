@@ -150,6 +150,22 @@ class ReassemblyTest : public testing::Test {
   Got add_ip(const Bytes& ip) { return add_frame(framed(ip)); }
   Got add(Family family, const Piece& piece) { return add_ip(ip_of(family, piece)); }
 
+  // Of datagrams whose time is over: the first fragment's frame, empty where that has not come.
+  std::vector<Got> expire(std::size_t most = Reassembly::kDatagrams) {
+    std::vector<Packet> packets(std::min(most, reassembly_->under_way()));
+    packets.resize(reassembly_->expire(now_, packets));
+    std::vector<Got> expired;
+    for (const Packet& packet : packets) {
+      EXPECT_EQ(packet.frame - packet.headroom, packet.buffer);
+      expired.push_back({.frame = {packet.frame, packet.frame + packet.length},
+                         .port = packet.port,
+                         .headroom = packet.headroom,
+                         .largest = packet.largest_fragment});
+      arena_.put(packet.buffer);
+    }
+    return expired;
+  }
+
   DatagramArena arena_{Reassembly::kDatagrams};
   std::unique_ptr<Reassembly> reassembly_ = std::make_unique<Reassembly>(arena_, 42);
   std::uint32_t now_ = 0xffffff00;  // ticks wrap
@@ -261,7 +277,7 @@ TEST_P(ReassemblyOfEither, RandomCutsWithDuplicatesAreTheDatagram) {
     // Copies that come after the last missing one begin a datagram anew.
     ASSERT_GE(whole, kAtOnce);
     now_ += 61 * kSecond;
-    reassembly_->expire(now_, ~0U);
+    expire();
     ASSERT_EQ(arena_.in_use(), 0U);
   }
 }
@@ -418,7 +434,7 @@ TEST_P(ReassemblyOfEither, TinyFragments) {
     piece.protocol = protocol;
     const Outcome got = add(GetParam(), piece).outcome;
     now_ += 61 * kSecond;
-    reassembly_->expire(now_, ~0U);
+    expire();
     return got;
   };
   constexpr Outcome kTiny = Outcome::drop_fragment_tiny;
@@ -448,7 +464,7 @@ TEST_F(ReassemblyTest, Ipv6FirstFragmentHasEveryHeader) {
     piece.payload[1] = static_cast<std::uint8_t>(options / 8 - 1);
     const Outcome got = add(Family::ipv6, piece).outcome;
     now_ += 61 * kSecond;
-    reassembly_->expire(now_, ~0U);
+    expire();
     return got;
   };
   EXPECT_EQ(outcome(8, 32), Outcome::fragment_kept);
@@ -466,7 +482,7 @@ TEST_F(ReassemblyTest, Ipv6HeadersThatDoNotFitTheirPlace) {
     piece.options[1] = static_cast<std::uint8_t>(options / 8 - 1);
     return add(Family::ipv6, piece).outcome;
   };
-  constexpr std::size_t kMost = (Reassembly::kMaxHeaders - kEthernet - 40) / 8 * 8;
+  constexpr std::size_t kMost = (Reassembly::kMaxHeaders - kEthernet - 40 - 8) / 8 * 8;
   EXPECT_EQ(outcome(kMost + 8), Outcome::drop_too_many_extension_headers);
   EXPECT_EQ(outcome(kMost), Outcome::fragment_kept);
 }
@@ -512,11 +528,41 @@ TEST_P(ReassemblyOfEither, TimeIsCountedFromTheFirstToArrive) {
   ASSERT_EQ(add(GetParam(), piece_of(0, 16, true)).outcome, Outcome::fragment_kept);
   now_ += timeout - 1;
   ASSERT_EQ(add(GetParam(), piece_of(16, 16, true)).outcome, Outcome::fragment_kept);
-  EXPECT_EQ(reassembly_->expire(now_, ~0U), 0U);
+  EXPECT_EQ(expire().size(), 0U);
   now_ += 1;
-  EXPECT_EQ(reassembly_->expire(now_, ~0U), 1U);
+  EXPECT_EQ(expire().size(), 1U);
   EXPECT_EQ(arena_.in_use(), 0U);
   EXPECT_EQ(add(GetParam(), piece_of(32, 8, false)).outcome, Outcome::fragment_kept);
+}
+
+TEST_P(ReassemblyOfEither, OfWhatExpiresTheFirstFragmentIsAsItCame) {
+  Piece first = piece_of(0, 24, true);
+  first.dont_fragment = true;
+  first.options = {0x94, 4, 0, 0};
+  if (GetParam() == Family::ipv6) {
+    first.options = {kIpv6Fragment, 0, 1, 4, 0, 0, 0, 0};
+    first.first_extension = kIpv6HopByHop;
+  }
+  const Bytes frame = framed(ip_of(GetParam(), first), 7);
+  ASSERT_EQ(add(GetParam(), piece_of(32, 48, true)).outcome, Outcome::fragment_kept);
+  ASSERT_EQ(add_frame(frame, 3).outcome, Outcome::fragment_kept);
+  ASSERT_EQ(add(GetParam(), piece_of(80, 5, false)).outcome, Outcome::fragment_kept);
+  now_ += 60 * kSecond;
+  const std::vector<Got> expired = expire();
+  ASSERT_EQ(expired.size(), 1U);
+  EXPECT_EQ(to_hex(expired[0].frame), to_hex(frame));
+  EXPECT_EQ(expired[0].port, 3);
+  EXPECT_GE(expired[0].headroom, Reassembly::kHeadroom);
+  EXPECT_NE(expired[0].largest, 0);
+  EXPECT_EQ(arena_.in_use(), 0U);
+}
+
+TEST_P(ReassemblyOfEither, WhatExpiresWithoutItsFirstFragmentIsEmpty) {
+  ASSERT_EQ(add(GetParam(), piece_of(32, 48, true)).outcome, Outcome::fragment_kept);
+  now_ += 60 * kSecond;
+  const std::vector<Got> expired = expire();
+  ASSERT_EQ(expired.size(), 1U);
+  EXPECT_EQ(expired[0].frame, Bytes{});
 }
 
 TEST_F(ReassemblyTest, ExpiryIsBoundedByItsBudget) {
@@ -527,9 +573,9 @@ TEST_F(ReassemblyTest, ExpiryIsBoundedByItsBudget) {
     add(Family::ipv6, piece);
   }
   now_ += 60 * kSecond;
-  EXPECT_EQ(reassembly_->expire(now_, 7), 7U);
-  EXPECT_EQ(reassembly_->expire(now_, 7), 7U);
-  EXPECT_EQ(reassembly_->expire(now_, 7), 6U);
+  EXPECT_EQ(expire(7).size(), 7U);
+  EXPECT_EQ(expire(7).size(), 7U);
+  EXPECT_EQ(expire(7).size(), 6U);
   EXPECT_EQ(reassembly_->under_way(), 0U);
 }
 
@@ -572,7 +618,7 @@ TEST_F(ReassemblyTest, WithoutABufferTheOldestIsGivenUpOrTheFragment) {
   EXPECT_EQ(got.outcome, Outcome::fragment_kept);
   EXPECT_TRUE(got.gave_up_oldest);
   now_ += 31 * kSecond;
-  reassembly_->expire(now_, ~0U);
+  expire();
   taken.push_back(arena_.get());
   EXPECT_EQ(add(Family::ipv4, piece).outcome, Outcome::drop_fragment_table_full);
   for (const auto& buffer : taken) arena_.put(buffer.handle);
@@ -617,7 +663,7 @@ TEST_P(ReassemblyOfEither, RandomBytesAreHarmless) {
     }
     add(GetParam(), piece);
     now_ += 4;
-    reassembly_->expire(now_, 4);
+    expire(4);
   }
   EXPECT_EQ(arena_.in_use(), reassembly_->under_way());
 }
