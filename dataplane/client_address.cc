@@ -70,6 +70,17 @@ void add_bytes(std::span<const std::uint8_t> bytes, ChecksumDelta& delta) noexce
   for (std::size_t i = 0; i < bytes.size(); i += 2) delta.replace(Be16{}, load<Be16>(&bytes[i]));
 }
 
+void remove_bytes(std::span<const std::uint8_t> bytes, ChecksumDelta& delta) noexcept {
+  for (std::size_t i = 0; i < bytes.size(); i += 2) delta.replace(load<Be16>(&bytes[i]), Be16{});
+}
+
+void update_checksum(UdpHeader& udp, const ChecksumDelta& delta) noexcept {
+  if (udp.checksum == Be16{}) return;
+  delta.apply(udp.checksum);
+  // Zero would say that there is none.
+  if (udp.checksum == Be16{}) udp.checksum = Be16::from_raw(0xffff);
+}
+
 // ---- Length ----
 
 // The length fields of the IP header and of the Packet, and the pseudo header's.
@@ -442,11 +453,32 @@ Outcome prepend_proxy_header(Packet& packet, const ClientEnds& ends) noexcept {
   auto& udp = *reinterpret_cast<UdpHeader*>(packet.transport);
   const std::size_t length = udp.length.host() + header.size();
   set(udp.length, Be16::from_host(static_cast<std::uint16_t>(length)), delta);
-  if (udp.checksum == Be16{}) return Outcome::undecided;
-  delta.apply(udp.checksum);
-  // Zero would say that there is none.
-  if (udp.checksum == Be16{}) udp.checksum = Be16::from_raw(0xffff);
+  update_checksum(udp, delta);
   return Outcome::undecided;
+}
+
+std::uint16_t remove_proxy_header(Quote& quote, const ClientEnds& ends) noexcept {
+  ProxyHeader bytes;
+  const auto header = write_proxy_header(bytes, ends, Protocol::udp);
+  auto& udp = *reinterpret_cast<UdpHeader*>(quote.transport);
+  const std::size_t least = sizeof udp + header.size();
+  if (quote.whole_bytes < least || udp.length.host() < least) return 0;
+  std::uint8_t* const payload = quote.transport + sizeof udp;
+  const std::size_t quoted = quote.transport_bytes - sizeof udp;
+  const std::size_t removed = std::min(quoted, header.size());
+  std::memmove(payload, payload + removed, quoted - removed);
+  quote.transport_bytes -= removed;
+  quote.whole_bytes -= header.size();
+
+  // The header's own bytes may not be quoted; the length counts in the pseudo header, too.
+  ChecksumDelta delta;
+  remove_bytes(header, delta);
+  const std::size_t length = udp.length.host() - header.size();
+  const Be16 shorter = Be16::from_host(static_cast<std::uint16_t>(length));
+  delta.replace(udp.length, shorter);
+  set(udp.length, shorter, delta);
+  update_checksum(udp, delta);
+  return static_cast<std::uint16_t>(header.size());
 }
 
 void clamp_mss(Packet& packet, std::uint16_t largest) noexcept {

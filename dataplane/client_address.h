@@ -25,6 +25,7 @@
 
 #include <cstdint>
 
+#include "dataplane/icmp_quote.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/packet.h"
 #include "dataplane/sequence_shift.h"
@@ -60,6 +61,11 @@ bool starts_anew(const Packet& packet, const SequenceShift& shift) noexcept;
 // A UDP datagram gets its header. The caller fragments what is now too big.
 // Outcome::undecided: go on; else drop_no_headroom or drop_too_big (too long for IP).
 [[nodiscard]] Outcome prepend_proxy_header(Packet& packet, const ClientEnds& ends) noexcept;
+
+// Takes the header out of a datagram to the server, as far as that is quoted, and what it added to
+// the datagram's length and checksum. The lengths in the quoted IP header are the caller's. Returns
+// the header's bytes; 0, and the quote unchanged: the datagram cannot have had one.
+std::uint16_t remove_proxy_header(Quote& quote, const ClientEnds& ends) noexcept;
 
 // Bytes that the next packet to the server may grow by. An MTU that an ICMP error reports to the
 // client is to be lowered by it.

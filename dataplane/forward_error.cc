@@ -22,6 +22,7 @@ void take_back_quoted(const Connection<Address>& connection, const SequenceShift
     to.growth = growth(shift);
   } else {
     to.growth = static_cast<std::uint16_t>(proxy_overhead(connection));
+    to.proxied = connection.has(kProxied);
   }
 }
 

@@ -109,6 +109,26 @@ bool has_good_checksum(const Packet& packet, const Reader& message) noexcept {
   return is_checksum_good(checksum_add(message.at(), message.left(), sum));
 }
 
+// Of ICMPv6; the others have another field in its place.
+constexpr bool has_length_field(const IcmpHeader& icmp) noexcept {
+  return icmp.type == kIcmpv6DestinationUnreachable || icmp.type == kIcmpv6TimeExceeded;
+}
+
+// RFC 4884: how much of the message the quoted packet is, where extensions follow; at least 128
+// bytes. ICMP counts words of 4 bytes in byte 5, ICMPv6 words of 8 bytes in byte 4.
+template <class Address>
+std::size_t quoted_bytes(const IcmpHeader& icmp, std::size_t left) noexcept {
+  constexpr std::size_t kLeast = 128;
+  const unsigned unused = icmp.unused.host();
+  std::size_t said = 0;
+  if constexpr (sizeof(Address) == sizeof(Ipv4Address)) {
+    said = (unused & 0xffU) * std::size_t{4};
+  } else if (has_length_field(icmp)) {
+    said = (unused >> 8U) * std::size_t{8};
+  }
+  return said < kLeast ? left : std::min(said, left);
+}
+
 // The error goes where the quoted packet came from.
 template <class Address>
 void set_key(Packet& packet, const Quote& quote) noexcept {
@@ -143,6 +163,25 @@ Quote quote_of(const Packet& packet) noexcept {
 }
 
 template <class Address>
+std::size_t bytes_before_extensions(const Packet& packet, const Quote& quote) noexcept {
+  const auto left = static_cast<std::size_t>(packet.ip + packet.ip_length - quote.ip);
+  const auto& icmp = *reinterpret_cast<const IcmpHeader*>(packet.transport);
+  const std::size_t quoted = quoted_bytes<Address>(icmp, left);
+  const auto header = static_cast<std::size_t>(quote.transport - quote.ip);
+  // A quote that ends before its transport header has been cut wrongly.
+  const std::size_t kept = quoted < header + kLeastQuoted ? left - header : quoted - header;
+  return std::min(kept, quote.transport_bytes);
+}
+
+template <class Address>
+void forget_extensions(IcmpHeader& icmp) noexcept {
+  constexpr bool kIpv4 = sizeof(Address) == sizeof(Ipv4Address);
+  if (!kIpv4 && !has_length_field(icmp)) return;
+  const unsigned other = kIpv4 ? 0xff00 : 0x00ff;
+  icmp.unused = Be16::from_host(static_cast<std::uint16_t>(icmp.unused.host() & other));
+}
+
+template <class Address>
 Outcome parse_icmp(Packet& packet, const Reader& message) noexcept {
   packet.tcp_flags = 0;
   packet.begins = false;
@@ -166,6 +205,10 @@ template std::optional<Quote> read_quote<Ipv4Address>(Reader) noexcept;
 template std::optional<Quote> read_quote<Ipv6Address>(Reader) noexcept;
 template Quote quote_of<Ipv4Address>(const Packet&) noexcept;
 template Quote quote_of<Ipv6Address>(const Packet&) noexcept;
+template std::size_t bytes_before_extensions<Ipv4Address>(const Packet&, const Quote&) noexcept;
+template std::size_t bytes_before_extensions<Ipv6Address>(const Packet&, const Quote&) noexcept;
+template void forget_extensions<Ipv4Address>(IcmpHeader&) noexcept;
+template void forget_extensions<Ipv6Address>(IcmpHeader&) noexcept;
 template Outcome parse_icmp<Ipv4Address>(Packet&, const Reader&) noexcept;
 template Outcome parse_icmp<Ipv6Address>(Packet&, const Reader&) noexcept;
 

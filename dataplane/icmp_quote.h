@@ -51,6 +51,14 @@ std::optional<Quote> read_quote(Reader bytes) noexcept;
 template <class Address>
 Quote quote_of(const Packet& packet) noexcept;
 
+// Of quote.transport_bytes those in front of extensions (RFC 4884).
+template <class Address>
+std::size_t bytes_before_extensions(const Packet& packet, const Quote& quote) noexcept;
+
+// The error says no more that extensions follow.
+template <class Address>
+void forget_extensions(IcmpHeader& icmp) noexcept;
+
 // For parse_frame: any ICMP or ICMPv6 message. `message` begins with the ICMP header and ends with
 // the IP packet; `packet` has its IP header's fields. For an error with a readable quote it sets
 // `icmp_error`, `quote` and the key as packet.h tells.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "dataplane/client_address.h"
 #include "dataplane/icmp_quote.h"
 #include "dataplane/net/checksum.h"
 #include "dataplane/net/crc32c.h"
@@ -42,6 +43,36 @@ void rewrite_quoted_sctp(const Quote& quote, std::uint32_t ports_before) noexcep
       crc32c_add_zeros(crc32c_add(0, &change, sizeof change), quote.whole_bytes - sizeof change);
   auto& sctp = *reinterpret_cast<SctpHeader*>(quote.transport);
   sctp.checksum = Be32::from_raw(sctp.checksum.raw() ^ crc);
+}
+
+void shorten(Ipv4Header& ip, std::size_t bytes) noexcept {
+  const std::size_t length = ip.total_length.host() - bytes;
+  const Be16 shorter = Be16::from_host(static_cast<std::uint16_t>(length));
+  ChecksumDelta delta;
+  delta.replace(ip.total_length, shorter);
+  delta.apply(ip.checksum);
+  ip.total_length = shorter;
+}
+
+void shorten(Ipv6Header& ip, std::size_t bytes) noexcept {
+  const std::size_t length = ip.payload_length.host() - bytes;
+  ip.payload_length = Be16::from_host(static_cast<std::uint16_t>(length));
+}
+
+// The client's datagram had none. The error ends with the quote then, without extensions.
+template <class Address>
+void take_out_proxy_header(Packet& packet, const QuoteRewrite<Address>& to) noexcept {
+  Quote quote = quote_of<Address>(packet);
+  quote.transport_bytes = bytes_before_extensions<Address>(packet, quote);
+  const std::uint16_t removed = remove_quoted_proxy_header(quote, to);
+  if (removed == 0) return;
+  shorten(*reinterpret_cast<IpHeaderOf<Address>*>(quote.ip), removed);
+  const std::uint8_t* const end = quote.transport + quote.transport_bytes;
+  const std::uint32_t beyond = packet.ip_length - static_cast<std::uint32_t>(end - packet.ip);
+  shorten(*reinterpret_cast<IpHeaderOf<Address>*>(packet.ip), beyond);
+  packet.ip_length -= beyond;
+  packet.length -= beyond;
+  forget_extensions<Address>(*reinterpret_cast<IcmpHeader*>(packet.transport));
 }
 
 template <class Address>
@@ -102,7 +133,14 @@ std::uint32_t quoted_sequence(const Packet& packet) noexcept {
 }
 
 template <class Address>
+std::uint16_t remove_quoted_proxy_header(Quote& quote, const QuoteRewrite<Address>& to) noexcept {
+  if (!to.proxied) return 0;
+  return remove_proxy_header(quote, {to.receiver, to.peer, to.receiver_port, to.peer_port});
+}
+
+template <class Address>
 void rewrite_quote(Packet& packet, const QuoteRewrite<Address>& to) noexcept {
+  take_out_proxy_header(packet, to);
   auto& ip = *reinterpret_cast<IpHeaderOf<Address>*>(packet.ip);
   ChecksumDelta outer;
   outer.replace(ip.source, to.sender);
@@ -126,6 +164,10 @@ void rewrite_quote(Packet& packet, const QuoteRewrite<Address>& to) noexcept {
   compute_icmp_checksum<Address>(packet);
 }
 
+template std::uint16_t remove_quoted_proxy_header(Quote&,
+                                                  const QuoteRewrite<Ipv4Address>&) noexcept;
+template std::uint16_t remove_quoted_proxy_header(Quote&,
+                                                  const QuoteRewrite<Ipv6Address>&) noexcept;
 template Ipv4Address error_sender<Ipv4Address>(const Packet&) noexcept;
 template Ipv6Address error_sender<Ipv6Address>(const Packet&) noexcept;
 template std::uint32_t quoted_sequence<Ipv4Address>(const Packet&) noexcept;

@@ -33,6 +33,7 @@ struct QuoteRewrite {
   std::uint32_t sequence_change = 0;
   // Bytes that weir adds to the receiver's packets: a reported MTU is lowered by them.
   std::uint16_t growth = 0;
+  bool proxied = false;  // a quoted datagram has a PROXY header, which is taken out
 };
 
 // An error of the reply's direction, from a real server or from a router on the way to it.
@@ -70,6 +71,10 @@ template <class Address>
 void rewrite_quote(Packet& packet, const QuoteRewrite<Address>& to) noexcept;
 
 // For translate.cc: what the above consists of.
+
+// Returns its bytes, 0: there is none (remove_proxy_header in client_address.h).
+template <class Address>
+std::uint16_t remove_quoted_proxy_header(Quote& quote, const QuoteRewrite<Address>& to) noexcept;
 
 // Ports and checksum of a packet that may be cut off; `addresses` is what has changed in its IP
 // header. A UDP checksum of zero stays.

@@ -373,35 +373,13 @@ std::optional<Be32> translate_detail(const IcmpHeader& icmp, Detail detail, cons
   return Be32{};
 }
 
-// RFC 4884: how much of the message the quoted packet is, where extensions follow; at least 128
-// bytes. ICMP counts words of 4 bytes in byte 5, ICMPv6 words of 8 bytes in byte 4, each where that
-// is not another field.
-template <class From>
-std::size_t quoted_bytes(const IcmpHeader& icmp, std::size_t left) noexcept {
-  constexpr std::size_t kLeast = 128;
-  const auto unused = load<std::array<std::uint8_t, 2>>(&icmp.unused);
-  std::size_t said = 0;
-  if constexpr (kIsIpv4<From>) {
-    said = unused[1] * std::size_t{4};
-  } else if (icmp.type == kIcmpv6DestinationUnreachable || icmp.type == kIcmpv6TimeExceeded) {
-    said = unused[0] * std::size_t{8};
-  }
-  return said < kLeast ? left : std::min(said, left);
-}
-
 // Bytes of the quoted transport header and payload that the new error has: no extensions, and no
 // more than a router may send (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
 template <class To>
 std::size_t kept_bytes(const Packet& packet, const Quote& quote) noexcept {
   constexpr std::size_t kLongest = kIsIpv4<To> ? 576 : kLeastIpv6Mtu;
   constexpr std::size_t kHeaders = 2 * sizeof(IpHeaderOf<To>) + sizeof(IcmpHeader);
-  const auto left = static_cast<std::size_t>(packet.ip + packet.ip_length - quote.ip);
-  const auto& icmp = *reinterpret_cast<const IcmpHeader*>(packet.transport);
-  const std::size_t quoted = quoted_bytes<OtherFamily<To>>(icmp, left);
-  const auto header = static_cast<std::size_t>(quote.transport - quote.ip);
-  // A quote that ends before its transport header has been cut wrongly.
-  const std::size_t kept = quoted < header + kLeastQuoted ? left - header : quoted - header;
-  return std::min({kept, quote.transport_bytes, kLongest - kHeaders});
+  return std::min(bytes_before_extensions<OtherFamily<To>>(packet, quote), kLongest - kHeaders);
 }
 
 template <class To>
@@ -419,6 +397,7 @@ Outcome translate_error(Packet& packet, const QuoteRewrite<To>& to, std::uint16_
   if (!has_room(packet, quote.transport, kHeaders)) return Outcome::drop_no_headroom;
 
   quote.transport_bytes = kept_bytes<To>(packet, quote);
+  remove_quoted_proxy_header(quote, to);
   const IpFields inner = fields_of<From>(quote);
   rewrite_transport(quote, address_delta<From>(quote.ip, to.receiver, to.peer),
                     {to.receiver_port, to.peer_port, to.sequence_change});

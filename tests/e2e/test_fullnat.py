@@ -4,6 +4,7 @@
 import collections
 import hashlib
 import os
+import socket
 
 from checks import (ECHO_PORT, FORWARD, WIRES, add_service, cases, combinations, connect, counter,
                     curl, datagram_socket, equal, exchange_datagram, expect, receive_line, running,
@@ -13,6 +14,7 @@ from lab import CLIENT, LOCAL, ROOT, VIP, lan_address, with_port
 EVERY_SERVER_TWICE = {'server1': 2, 'server2': 2, 'server3': 2}
 PROXY_PORT = 81
 TOA_PORT = 7100
+RECEIVE_ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP(V6)_RECVERR
 
 
 def names(answers):
@@ -77,6 +79,19 @@ def test_a_stream_behind_a_proxy_header_is_byte_exact():
         set_client_address(lab, 'proxy', PROXY_PORT)
         got = lab.client.run('sh', '-c', f'curl -sS -m 60 {url(4, "file", PROXY_PORT)} | sha256sum')
         equal(got.stdout.split()[0], hashlib.sha256(data).hexdigest(), 'digest of 20 MB')
+
+
+@cases(4, 6)
+def test_a_refused_datagram_comes_back_without_its_proxy_header(family):
+    """The client's kernel has what an ICMP error quotes behind the UDP header."""
+    with running('af_xdp', 'fullnat', servers=1) as lab:
+        add_service(lab, 'fullnat', PROXY_PORT, 'udp', family)
+        set_client_address(lab, 'proxy', PROXY_PORT, family, 'udp')
+        with datagram_socket(lab.client, VIP[family], PROXY_PORT) as sender:
+            sender.setsockopt(*RECEIVE_ERRORS[family], 1)
+            data = os.urandom(100)
+            sender.send(data)
+            equal(sender.recvmsg(2048, 0, socket.MSG_ERRQUEUE)[0], data, 'the datagram')
 
 
 @cases(4, 6)

@@ -265,7 +265,10 @@ def told(protocol, v6, how, server_v6=None):
     script = [add_service(key), option(key, how),
               add_server(key, 1, FULLNAT, v6=v6 if server_v6 is None else server_v6)]
     if protocol == 'udp':
-        script += [burst(of_client('udp', v6, udp(bytes(100)))), burst(answer(udp()))]
+        there = burst(of_client('udp', v6, udp(bytes(100))))
+        script += [there, burst(answer(udp()))]
+        for complaint in errors(v6 if server_v6 is None else server_v6):
+            script += [there, burst(complaint)]
         return b''.join(script)
     mss = struct.pack('!BBHBBBB', 2, 4, 1460, 3, 3, 7, 1)
 

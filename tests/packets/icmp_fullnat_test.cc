@@ -7,6 +7,7 @@
 
 #include "tests/support/burst_lab.h"
 #include "tests/support/families.h"
+#include "tests/support/frame_checks.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 #include "tests/support/recordings.h"
@@ -100,6 +101,11 @@ class IcmpFullnat : public testing::TestWithParam<Families> {
       must(lab_.services().add_server(key,
                                       server_spec(GetParam().server, 8080, ForwardMode::fullnat)));
     }
+    const ServiceKey proxied = service_key(Protocol::udp, GetParam().vip, kProxied);
+    add_service(lab_.services(), proxied);
+    must(lab_.services().add_server(proxied,
+                                    server_spec(GetParam().server, 8081, ForwardMode::fullnat)));
+    must(lab_.services().set_service_option(proxied, {"client-address", "proxy"}));
   }
 
   // A packet there and one back, as they came and as they left, without Ethernet header.
@@ -124,6 +130,30 @@ class IcmpFullnat : public testing::TestWithParam<Families> {
             after(at_client.bytes, kEthernet)};
   }
 
+  // A datagram with a PROXY header, as it came and as it left.
+  Exchange proxied(const std::string& payload) {
+    const Bytes there = client_udp({GetParam().client, 4000, GetParam().vip, kProxied}, payload);
+    const Forwarded at_server = lab_.deliver(there, kClientSide, 0);
+    EXPECT_EQ(name_of(at_server.outcome), "fullnat_to_server");
+    const Exchange sent{after(there, kEthernet), after(at_server.bytes, kEthernet), {}, {}};
+    EXPECT_EQ(sent.server_got.size() - header_of(sent.server_got),
+              sent.client_sent.size() - header_of(sent.client_sent) + proxy_header());
+    return sent;
+  }
+  // proxy-protocol.txt, section 2.2: 16 bytes, addresses and ports of the client's family.
+  std::size_t proxy_header() const { return address_of(GetParam().client).is_ipv4() ? 28 : 52; }
+  // The first `bytes` of the client's datagram, behind the IP header, are what `got` quotes.
+  void expect_quoted(const Forwarded& got, const Bytes& sent, std::size_t bytes) {
+    ASSERT_EQ(name_of(got.outcome), "fullnat_to_client");
+    EXPECT_EQ(fault_of(got.bytes), "");
+    const Bytes told = quoted_in(got.bytes);
+    const std::size_t own = header_of(sent);
+    ASSERT_EQ(header_of(told), own);
+    const std::size_t length = is_ipv4(sent) ? 2 : 4;
+    EXPECT_EQ(to_hex({told.data() + length, 2}), to_hex({sent.data() + length, 2}));
+    EXPECT_EQ(to_hex(after(told, own)), to_hex({sent.data() + own, bytes}));
+  }
+
   // `quoted` left the director; who had sent `original` is told with it.
   void expect_told(const Bytes& quoted, const Bytes& original, std::uint16_t side) {
     const std::size_t header = header_of(quoted);
@@ -145,6 +175,7 @@ class IcmpFullnat : public testing::TestWithParam<Families> {
     }
   }
 
+  static constexpr std::uint16_t kProxied = 81;
   static constexpr unsigned kWorkers = 3;
   BurstLab lab_;
 };
@@ -169,6 +200,37 @@ TEST_P(IcmpFullnat, a_reported_mtu_is_that_of_the_senders_packets) {
       static_cast<int>(header_of(sent.client_sent)) - static_cast<int>(header_of(sent.server_got));
   EXPECT_EQ(reported(sent.server_got, kServerSide), 1400 + longer);
   EXPECT_EQ(reported(sent.client_got, kClientSide), 1400 - longer);
+}
+
+// However much of it is quoted.
+TEST_P(IcmpFullnat, a_client_is_told_of_its_datagram_without_the_proxy_header) {
+  const Exchange sent = proxied("an odd number of bytes.");
+  const std::size_t header = header_of(sent.server_got);
+  for (std::size_t bytes = kLeastQuoted; header + bytes <= sent.server_got.size(); ++bytes) {
+    SCOPED_TRACE(bytes);
+    const Bytes error = error_about(sent.server_got, header + bytes, kUnreachable, 0, kServerSide);
+    const std::size_t most = kLeastQuoted + proxy_header();
+    expect_quoted(lab_.deliver(error, kServerSide, 0), sent.client_sent,
+                  bytes < most ? kLeastQuoted : bytes - proxy_header());
+  }
+}
+
+// RFC 4884: what follows 128 bytes of quote is not the datagram's.
+TEST_P(IcmpFullnat, extensions_do_not_become_a_part_of_the_datagram) {
+  constexpr std::size_t kQuoted = 128;
+  const Exchange sent = proxied(std::string(300, 'x'));
+  const bool v4 = is_ipv4(sent.server_got);
+  const std::size_t header = header_of(sent.server_got);
+  Bytes error = error_about(sent.server_got, kQuoted, kUnreachable, 0, kServerSide);
+  append(error, {0x20, 0, 0, 0, 0, 0, 0, 0});
+  const std::size_t packet = error.size() - kEthernet;
+  put(error, kEthernet + (v4 ? 2 : 4), v4 ? packet : packet - header);
+  error[kEthernet + header + (v4 ? 5U : 4U)] = v4 ? kQuoted / 4 : kQuoted / 8;
+  write_checksums(error);
+  const Forwarded got = lab_.deliver(error, kServerSide, 0);
+  expect_quoted(got, sent.client_sent, kQuoted - header - proxy_header());
+  const std::size_t unused = kEthernet + header_of(sent.client_sent) + 4;
+  EXPECT_EQ(to_hex({got.bytes.data() + unused, 4}), "00000000");
 }
 
 TEST_P(IcmpFullnat, an_error_about_no_connection_is_left_to_the_kernel) {
