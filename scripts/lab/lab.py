@@ -98,7 +98,7 @@ class Server(Namespace):
     def require_tunnel_checksums(self):
         """GRE and GUE without a checksum are dropped from now on; a wrong one always is."""
         self.ip('link set eth0 xdp off',
-                f'link set eth0 xdp object {DECAPSULATION} section checked')
+                f'link set eth0 xdp object {shlex.quote(DECAPSULATION)} section checked')
 
     def service_addresses(self, mode):
         """What a server program must bind to: a UDP reply's source is the address bound to."""
