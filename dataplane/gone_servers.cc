@@ -70,13 +70,15 @@ std::size_t look_at(WorkerState& worker, const Snapshot& snapshot, std::uint32_t
 
 // Until the piece is done or `blank` used up; how many of them are.
 template <class Address>
-std::size_t walk(WorkerState& worker, const Snapshot& snapshot, std::uint32_t& next,
-                 std::uint32_t end, std::span<Packet> blank) noexcept {
+std::size_t walk(WorkerState& worker, const Snapshot& snapshot, GoneServerWalk::Round& round,
+                 std::span<Packet> blank) noexcept {
   std::size_t used = 0;
   GoneServerWalk& all = worker.gone_servers;
-  for (std::uint32_t i = 0; i < kPlacesPerCall && next != end; ++i) {
+  for (std::uint32_t i = 0; i < kPlacesPerCall && round.left != 0; ++i) {
     if (blank.size() - used < kMostProbes || all.looked_at == kPlacesPerTick) break;
-    used += look_at<Address>(worker, snapshot, next++, blank.subspan(used));
+    if (round.next >= worker.table<Address>().high_water()) round.next = 0;
+    used += look_at<Address>(worker, snapshot, round.next++, blank.subspan(used));
+    --round.left;
     ++all.looked_at;
   }
   return used;
@@ -100,9 +102,9 @@ bool ends_with_server(const Snapshot& snapshot, const Connection<Address>& conne
 void begin_gone_server_walk(WorkerState& worker, const Snapshot& snapshot) noexcept {
   GoneServerWalk& walk = worker.gone_servers;
   if (walk.departure == snapshot.last_departure) return;
-  walk = {.departure = snapshot.last_departure,
-          .end_ipv4 = worker.ipv4.high_water(),
-          .end_ipv6 = worker.ipv6.high_water()};
+  walk.departure = snapshot.last_departure;
+  walk.ipv4.left = worker.ipv4.high_water();
+  walk.ipv6.left = worker.ipv6.high_water();
 }
 
 std::size_t walk_gone_servers(WorkerState& worker, const Snapshot& snapshot,
@@ -112,8 +114,8 @@ std::size_t walk_gone_servers(WorkerState& worker, const Snapshot& snapshot,
     all.tick = worker.now;
     all.looked_at = 0;
   }
-  std::size_t used = walk<Ipv4Address>(worker, snapshot, all.next_ipv4, all.end_ipv4, blank);
-  used += walk<Ipv6Address>(worker, snapshot, all.next_ipv6, all.end_ipv6, blank.subspan(used));
+  std::size_t used = walk<Ipv4Address>(worker, snapshot, all.ipv4, blank);
+  used += walk<Ipv6Address>(worker, snapshot, all.ipv6, blank.subspan(used));
   return used;
 }
 

@@ -26,17 +26,20 @@ namespace weir {
 struct Snapshot;
 struct WorkerState;
 
-// Over the tables of one worker.
+// Round the tables of one worker, once after each departure, from where it is: departures that
+// follow each other keep it from no place.
 struct GoneServerWalk {
+  struct Round {
+    std::uint32_t next = 0;  // index of the connection to look at
+    std::uint32_t left = 0;  // places
+  };
   std::uint64_t departure = 0;  // Snapshot::last_departure that it is about
-  std::uint32_t next_ipv4 = 0;  // index of the connection to look at
-  std::uint32_t end_ipv4 = 0;
-  std::uint32_t next_ipv6 = 0;
-  std::uint32_t end_ipv6 = 0;
+  Round ipv4;
+  Round ipv6;
   std::uint32_t tick = 0;
   std::uint32_t looked_at = 0;  // in this tick
 
-  bool is_under_way() const noexcept { return next_ipv4 != end_ipv4 || next_ipv6 != end_ipv6; }
+  bool is_under_way() const noexcept { return ipv4.left != 0 || ipv6.left != 0; }
 };
 
 // Bytes that a probe needs behind Packet::frame.
@@ -46,7 +49,7 @@ inline constexpr std::size_t kProbeBytes = 14 + 40 + 20;
 template <class Address>
 bool ends_with_server(const Snapshot& snapshot, const Connection<Address>& connection) noexcept;
 
-// Begins anew, if a real server has gone since the last walk.
+// Another round, if a real server has gone since the last one began.
 void begin_gone_server_walk(WorkerState& worker, const Snapshot& snapshot) noexcept;
 
 // Walks on, a bounded piece. Makes probes of the first packets of `blank`, whose `frame` has room

@@ -3,6 +3,8 @@
 // their next packet, and without one.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "dataplane/gone_servers.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
@@ -299,8 +301,31 @@ TEST_F(GoneServers, ResetOfUdpIsANewChoice) {
   EXPECT_EQ(decode(got.bytes).server, 2U);
 }
 
-// No more than a second's worth of connections in a second.
-TEST_F(GoneServers, TheWalkIsBounded) {
+// A departure with each step of the walk: it goes on, not back.
+TEST_F(GoneServers, DeparturesThatFollowEachOtherKeepItFromNobody) {
+  set_up("reset");
+  must(lab_.services().add_server(key_, server_spec(kIpv4.other_server, 8080, ForwardMode::nat)));
+  constexpr std::uint16_t kClients = 1000;
+  for (std::uint16_t i = 1; i <= kClients; ++i) {
+    const auto port = static_cast<std::uint16_t>(kClientPort + i);
+    ASSERT_EQ(lab_.send(from_client(kSyn, "", port)).outcome, Outcome::nat_to_server);
+  }
+  WorkerState& worker = lab_.worker();
+  must(lab_.services().delete_server(key_, address_of(kIpv4.other_server), 8080));
+  std::set<std::uint16_t> asked;
+  for (unsigned step = 0; step < kClients; ++step) {
+    const bool reset = step % 2 != 0;
+    must(lab_.services().set_service_option(key_, {"gone-server", reset ? "reset" : "drop"}));
+    if (!reset) continue;
+    adopt_snapshot(worker, lab_.snapshot());
+    for (const Forwarded& probe : lab_.one_step_of_gone_servers()) {
+      if (probe.port == 0) asked.insert(decode(probe.bytes).flow.destination_port);
+    }
+  }
+  EXPECT_EQ(asked.size(), kClients + 1U);
+}
+
+TEST_F(GoneServers, TheWalkWaitsForRoom) {
   set_up("reset");
   WorkerState& worker = lab_.worker();
   adopt_snapshot(worker, lab_.snapshot());

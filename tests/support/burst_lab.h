@@ -94,6 +94,8 @@ class BurstLab {
   void pass_seconds(unsigned seconds, unsigned step = 1);
   // Every worker looks through the connections of real servers that have gone; what it sends.
   std::vector<Forwarded> look_after_gone_servers();
+  // A piece of that by the first worker.
+  std::vector<Forwarded> one_step_of_gone_servers() { return walk_gone_servers(*states_[0]); }
   // As pass_seconds() does, for one worker.
   void expire_fragments(unsigned worker);
   // What has become of datagrams whose time was over, since the last call.
