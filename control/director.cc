@@ -9,7 +9,7 @@
 #include <fstream>
 #include <utility>
 
-#include "control/log.h"
+#include "control/loop/log.h"
 
 namespace weir {
 namespace {

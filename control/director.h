@@ -11,19 +11,19 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
-#include "control/api_server.h"
-#include "control/network.h"
+#include "control/api/api_server.h"
+#include "control/host/network.h"
+#include "control/host/reserved_ports.h"
+#include "control/host/steering.h"
+#include "control/live/services.h"
 #include "control/options.h"
-#include "control/reserved_ports.h"
-#include "control/services.h"
-#include "control/steering.h"
-#include "dataplane/dpdk_datagrams.h"
-#include "dataplane/dpdk_startup.h"
-#include "dataplane/exception_path.h"
-#include "dataplane/port.h"
-#include "dataplane/publisher.h"
-#include "dataplane/table_memory.h"
-#include "dataplane/worker.h"
+#include "dataplane/io/dpdk_datagrams.h"
+#include "dataplane/io/dpdk_startup.h"
+#include "dataplane/io/exception_path.h"
+#include "dataplane/io/port.h"
+#include "dataplane/io/publisher.h"
+#include "dataplane/io/worker.h"
+#include "dataplane/table/table_memory.h"
 
 namespace weir {
 

@@ -10,7 +10,7 @@
 
 #include <absl/status/statusor.h>
 
-#include "dataplane/port_side.h"
+#include "dataplane/io/port_side.h"
 
 namespace weir {
 

@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "control/director.h"
-#include "control/log.h"
+#include "control/loop/log.h"
 #include "control/options.h"
 
 int main(int argc, char** argv) {

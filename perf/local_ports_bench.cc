@@ -9,9 +9,9 @@
 #include <numeric>
 #include <vector>
 
-#include "dataplane/connection_table.h"
-#include "dataplane/local_ports.h"
-#include "dataplane/table_memory.h"
+#include "dataplane/table/connection_table.h"
+#include "dataplane/table/local_ports.h"
+#include "dataplane/table/table_memory.h"
 
 namespace weir {
 namespace {

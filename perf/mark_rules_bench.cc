@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "dataplane/mark_rules.h"
+#include "dataplane/table/mark_rules.h"
 #include "tests/support/random.h"
 
 namespace weir {

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <span>
 
-#include "dataplane/verdict.h"
+#include "dataplane/path/verdict.h"
 
 namespace weir::test {
 

@@ -10,7 +10,7 @@
 #include <set>
 #include <thread>
 
-#include "dataplane/admission.h"
+#include "dataplane/path/admission.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"

@@ -7,8 +7,8 @@
 #include <string>
 #include <tuple>
 
-#include "dataplane/client_address.h"
 #include "dataplane/net/wire_headers.h"
+#include "dataplane/path/fullnat/client_address.h"
 #include "tests/support/recordings.h"
 
 namespace weir::test {

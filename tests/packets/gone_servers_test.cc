@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "dataplane/gone_servers.h"
+#include "dataplane/path/gone_servers.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"

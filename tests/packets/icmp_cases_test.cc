@@ -9,12 +9,12 @@
 #include <string>
 #include <string_view>
 
-#include "dataplane/icmp_quote.h"
-#include "dataplane/icmp_rewrite.h"
-#include "dataplane/parse.h"
-#include "dataplane/rewrite.h"
-#include "dataplane/translate.h"
-#include "dataplane/tunnel_error.h"
+#include "dataplane/path/fullnat/translate.h"
+#include "dataplane/path/icmp/icmp_quote.h"
+#include "dataplane/path/icmp/icmp_rewrite.h"
+#include "dataplane/path/parse.h"
+#include "dataplane/path/rewrite.h"
+#include "dataplane/path/tunnel/tunnel_error.h"
 #include "tests/support/random.h"
 #include "tests/support/recordings.h"
 

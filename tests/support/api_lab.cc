@@ -8,8 +8,8 @@
 
 #include <boost/asio/post.hpp>
 
-#include "control/api_client.h"
-#include "control/ipvsadm.h"
+#include "control/cli/api_client.h"
+#include "control/cli/ipvsadm.h"
 #include "tests/support/fake_name_lookup.h"
 
 namespace weir {

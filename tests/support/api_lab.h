@@ -10,8 +10,8 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 
-#include "control/api_server.h"
-#include "control/service_table.h"
+#include "control/api/api_server.h"
+#include "control/model/service_table.h"
 
 namespace weir {
 

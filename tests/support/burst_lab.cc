@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <map>
 
-#include "dataplane/fragmentation.h"
-#include "dataplane/persistence.h"
+#include "dataplane/path/fragmentation.h"
+#include "dataplane/path/persistence.h"
 #include "tests/support/frame_checks.h"
 #include "tests/support/recordings.h"
 

@@ -18,10 +18,10 @@
 #include <string>
 #include <vector>
 
-#include "control/services.h"
-#include "dataplane/packet_path.h"
-#include "dataplane/publisher.h"
-#include "dataplane/table_memory.h"
+#include "control/live/services.h"
+#include "dataplane/io/publisher.h"
+#include "dataplane/path/packet_path.h"
+#include "dataplane/table/table_memory.h"
 #include "tests/support/datagram_arena.h"
 
 namespace weir::test {

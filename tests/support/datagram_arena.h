@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "dataplane/reassembly.h"
+#include "dataplane/path/reassembly.h"
 
 namespace weir::test {
 

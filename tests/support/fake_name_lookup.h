@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "control/name_lookup.h"
+#include "control/cli/name_lookup.h"
 
 namespace weir {
 

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "control/service_table.h"
+#include "control/model/service_table.h"
 
 namespace weir {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "dataplane/verdict.h"
+#include "dataplane/path/verdict.h"
 
 namespace weir::test {
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "control/service_table.h"
+#include "control/model/service_table.h"
 #include "tests/support/api_lab.h"
 
 namespace weir {

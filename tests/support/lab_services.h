@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "control/service_table.h"
+#include "control/model/service_table.h"
 
 namespace weir::test {
 

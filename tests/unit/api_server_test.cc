@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The API's transport: bounded, sliced, for many clients, on one socket.
-#include "control/api_server.h"
+#include "control/api/api_server.h"
 
 #include <gtest/gtest.h>
 
@@ -17,8 +17,8 @@
 
 #include <boost/asio/post.hpp>
 
-#include "control/api_client.h"
-#include "control/api_routes.h"
+#include "control/api/api_routes.h"
+#include "control/cli/api_client.h"
 #include "tests/support/api_lab.h"
 #include "tests/support/fake_service_table.h"
 

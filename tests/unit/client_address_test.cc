@@ -3,7 +3,7 @@
 // and doubles packets: each end must get the other's bytes, whole and nothing else, with honest
 // acknowledgements, SACK blocks and windows. Checksums are computed here. Single packets, byte by
 // byte, are judged by scapy in tests/packets/client_address_cases_test.cc.
-#include "dataplane/client_address.h"
+#include "dataplane/path/fullnat/client_address.h"
 
 #include <gtest/gtest.h>
 

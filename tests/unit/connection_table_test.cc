@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The connection table against plain maps: keys, capacity, the timing wheel, reading beside
 // writing.
-#include "dataplane/connection_table.h"
+#include "dataplane/table/connection_table.h"
 
 #include <absl/container/flat_hash_map.h>
 #include <gtest/gtest.h>

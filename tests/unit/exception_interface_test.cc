@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The exception interface against the real kernel: does it take what is written as received?
-#include "dataplane/exception_interface.h"
+#include "dataplane/io/exception_interface.h"
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "dataplane/fragmentation.h"
+#include "dataplane/path/fragmentation.h"
 #include "tests/support/random.h"
 #include "tests/support/recordings.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What ipvsadm 1.31 made of these command lines, on a machine of its own: error texts, exit codes,
 // and what it asked of the kernel.
-#include "control/ipvsadm_arguments.h"
+#include "control/cli/ipvsadm_arguments.h"
 
 #include <gtest/gtest.h>
 

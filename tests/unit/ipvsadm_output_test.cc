@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The parts of ipvsadm's output that the recordings do not reach; the expected texts are what
 // ipvsadm 1.31 printed for these numbers.
-#include "control/ipvsadm_output.h"
+#include "control/cli/ipvsadm_output.h"
 
 #include <gtest/gtest.h>
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pools of local addresses: ranges in, addresses out.
-#include "control/local_pools.h"
+#include "control/model/local_pools.h"
 
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
-#include "control/text_forms.h"
+#include "control/model/text_forms.h"
 #include "tests/support/lab_services.h"
 
 namespace weir::test {

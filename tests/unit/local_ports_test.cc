@@ -2,7 +2,7 @@
 // Ports for fullnat connections, on real connection tables: whose replies are they, is any given
 // twice or lost, and how far does one address go. The judge of ownership is OwnerMap, which
 // owner_test holds against DPDK's Toeplitz hash; of use, a set kept here.
-#include "dataplane/local_ports.h"
+#include "dataplane/table/local_ports.h"
 
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/connection_table.h"
+#include "dataplane/table/connection_table.h"
 #include "tests/support/random.h"
 #include "tests/support/sanitizers.h"
 

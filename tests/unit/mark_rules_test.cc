@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rules for marks against a walk over the rules, one by one.
-#include "dataplane/mark_rules.h"
+#include "dataplane/table/mark_rules.h"
 
 #include <gtest/gtest.h>
 

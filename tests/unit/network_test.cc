@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What weir knows of the host's network, against the real kernel: a director's namespace and a far
 // one, joined by a veth pair.
-#include "control/network.h"
+#include "control/host/network.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

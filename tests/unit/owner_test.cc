@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The owner function against DPDK's own Toeplitz hash, and how it spreads clients over workers.
-#include "dataplane/owner.h"
+#include "dataplane/table/owner.h"
 
 #include <gtest/gtest.h>
 #include <rte_thash.h>

@@ -2,7 +2,7 @@
 // Snapshots handed to workers and freed behind them. The last test is the one to run under the
 // thread and address sanitizers: the real control model changes 100,000 times while workers read
 // all of every version that they see and send packets by it.
-#include "dataplane/publisher.h"
+#include "dataplane/io/publisher.h"
 
 #include <gtest/gtest.h>
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <array>
 
-#include "dataplane/parse.h"
-#include "dataplane/reassembly.h"
+#include "dataplane/path/parse.h"
+#include "dataplane/path/reassembly.h"
 #include "tests/support/datagram_arena.h"
 #include "tests/support/random.h"
 #include "tests/support/recordings.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a NIC is asked to hash: by what it offers, and as a real driver (net_null, which has two
 // queues, a key and a redirection table) takes it.
-#include "dataplane/receive_hash.h"
+#include "dataplane/io/receive_hash.h"
 
 #include <gtest/gtest.h>
 #include <rte_ethdev.h>
@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/dpdk_startup.h"
-#include "dataplane/port.h"
+#include "dataplane/io/dpdk_startup.h"
+#include "dataplane/io/port.h"
 
 namespace weir {
 namespace {

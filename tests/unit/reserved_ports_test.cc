@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeping the kernel's own sockets off the ports of local addresses, judged by the kernel: which
 // ports and addresses it really gives to sockets in a namespace of the test's own.
-#include "control/reserved_ports.h"
+#include "control/host/reserved_ports.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

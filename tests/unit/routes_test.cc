@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Routes against a plain longest-prefix match over the same list.
-#include "dataplane/routes.h"
+#include "dataplane/table/routes.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The service index against std::map and std::set.
-#include "dataplane/service_index.h"
+#include "dataplane/table/service_index.h"
 
 #include <gtest/gtest.h>
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "control/services.h"
-#include "control/text_forms.h"
+#include "control/live/services.h"
+#include "control/model/text_forms.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"

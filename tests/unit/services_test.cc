@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control model against IPVS's rules, with real packets through one worker.
-#include "control/services.h"
+#include "control/live/services.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -25,8 +25,8 @@
 #include <thread>
 #include <vector>
 
-#include "dataplane/dpdk_startup.h"
-#include "dataplane/worker.h"
+#include "dataplane/io/dpdk_startup.h"
+#include "dataplane/io/worker.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"

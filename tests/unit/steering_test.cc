@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The steering program's verdicts (run by the kernel's BPF_PROG_TEST_RUN) and the control code
 // around it. Needs root; works in a network namespace of its own.
-#include "control/steering.h"
+#include "control/host/steering.h"
 
 #include <gtest/gtest.h>
 #include <linux/if_link.h>
@@ -21,7 +21,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "control/bpf_program.h"
+#include "control/host/bpf_program.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/net/wire_headers.h"
 

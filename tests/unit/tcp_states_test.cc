@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The TCP state machine against IPVS's, cell by cell (data/ipvs/state_transitions.txt).
-#include "dataplane/tcp_states.h"
+#include "dataplane/table/tcp_states.h"
 
 #include <gtest/gtest.h>
 

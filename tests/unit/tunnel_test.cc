@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the packet cases and the recordings do not show of tunnels: quotes, limits, source ports.
-#include "dataplane/tunnel.h"
+#include "dataplane/path/tunnel/tunnel.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 #include <string>
 
-#include "dataplane/parse.h"
+#include "dataplane/path/parse.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // weirctl's own arguments: every form that --help names, and what is not understood.
-#include "control/weirctl_arguments.h"
+#include "control/cli/weirctl_arguments.h"
 
 #include <gtest/gtest.h>
 
 #include <sstream>
 #include <vector>
 
-#include "control/text_forms.h"
+#include "control/model/text_forms.h"
 
 namespace weir {
 namespace {

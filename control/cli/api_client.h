@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls a running weir through its socket. Blocking; for commands, not for the daemon.
+//
+// Errors are those of ServiceTable. Besides: Unavailable, where nothing answers on the socket, and
+// PermissionDenied.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <boost/json/value.hpp>
+
+#include "control/api/api_json.h"
+#include "control/model/service_table.h"
+
+namespace weir {
+
+inline constexpr const char* kDefaultSocket = "/run/weir/weir.sock";
+
+// `option` (--socket), else the environment's WEIR_SOCKET, else the default.
+std::string socket_path(const std::optional<std::string>& option);
+
+class ApiClient {
+ public:
+  explicit ApiClient(std::string socket_path);
+  ~ApiClient();
+
+  absl::Status add_service(const ServiceSpec& spec);
+  absl::Status edit_service(const ServiceSpec& spec);
+  absl::Status delete_service(const ServiceKey& key);
+  absl::Status flush();
+  absl::Status add_server(const ServiceKey& key, const ServerSpec& spec);
+  absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec);
+  absl::Status delete_server(const ServiceKey& key, const IpAddress& address, std::uint16_t port);
+
+  absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option);
+  absl::Status add_local_addresses(const AddressRange& range,
+                                   const std::optional<ServiceKey>& service);
+  absl::Status delete_local_addresses(const AddressRange& range,
+                                      const std::optional<ServiceKey>& service);
+  absl::StatusOr<std::vector<LocalAddressListing>> local_addresses();
+  absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at);
+  absl::Status delete_mark_rule(std::uint32_t number);
+  absl::StatusOr<std::vector<MarkRuleSpec>> mark_rules();
+
+  absl::StatusOr<std::vector<ServiceListing>> list();
+  absl::StatusOr<ServiceListing> find(const ServiceKey& key);
+  // Calls `visit` while the listing still comes in.
+  absl::Status for_each_connection(const std::function<void(const ConnectionListing&)>& visit);
+
+  absl::Status zero(const std::optional<ServiceKey>& key);
+  absl::StatusOr<IpvsTimeouts> timeouts();
+  absl::Status set_timeouts(const IpvsTimeouts& timeouts);
+  absl::Status start_sync_daemon(const SyncDaemonSpec& daemon);
+  absl::Status stop_sync_daemon(SyncDaemonSpec::Role role);
+  absl::StatusOr<std::vector<SyncDaemonSpec>> sync_daemons();
+
+  absl::StatusOr<std::vector<WorkerListing>> workers();
+  absl::StatusOr<std::vector<NamedCounter>> counters();
+  absl::StatusOr<std::vector<ServiceTable::Setting>> settings();
+  absl::Status set_setting(const std::string& name, const std::string& value);
+
+ private:
+  class Transport;
+  enum class Method { get, post, put, remove };
+
+  absl::Status change(Method method, const std::string& path, const boost::json::value& body);
+  absl::Status change(Method method, const std::string& path);
+  absl::StatusOr<boost::json::value> get(const std::string& path);
+  template <class Item>
+  absl::StatusOr<std::vector<Item>> get_list(const std::string& path, const char* member);
+
+  std::unique_ptr<Transport> transport_;
+};
+
+}  // namespace weir

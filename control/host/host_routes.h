@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which of the kernel's routes counts: one per prefix, as the default policy rules decide
+// (tables local and main), and which addresses are the host's own.
+// Pure functions and immutable values: any thread.
+// Source: ip-route(8), fib_table_lookup (net/ipv4/fib_trie.c), rt6_score_route (net/ipv6/route.c).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/container/flat_hash_set.h>
+
+#include "control/host/netlink_messages.h"
+#include "dataplane/table/routes.h"
+
+namespace weir {
+
+// A set of prefixes, asked by address.
+class PrefixSet {
+ public:
+  void insert(const IpPrefix& prefix);
+  bool contains(const IpAddress& address) const { return covers({address, 128}); }
+  // Whether one of the set's prefixes contains the whole of `prefix`.
+  bool covers(const IpPrefix& prefix) const;
+
+ private:
+  struct Hash {
+    std::size_t operator()(const IpPrefix& prefix) const {
+      return std::hash<IpAddress>{}(prefix.address) * 131 + prefix.length;
+    }
+  };
+  absl::flat_hash_set<IpPrefix, Hash> prefixes_;
+  std::vector<std::uint8_t> lengths_[2];  // by family: those that occur
+};
+
+struct HostRoutes {
+  std::vector<RouteEntry> entries;  // sorted by prefix
+  std::shared_ptr<const RouteTable> table;
+  PrefixSet local;                   // routed to the host itself, without the loopback ones
+  std::vector<IpAddress> addresses;  // the whole addresses in `local`, sorted
+  std::vector<std::string> complaints;
+
+  bool owns(const IpAddress& address) const;
+};
+
+HostRoutes select_routes(std::vector<HostRoute> routes);
+
+}  // namespace weir

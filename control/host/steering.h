@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Steering: one kernel interface claimed for weir, and the XDP program on it that sends packets of
+// services to the workers (dataplane/xdp/steer.bpf.c) while the kernel keeps everything else.
+//
+// Life of a port, in this order:
+//   claim()               before the EAL starts: checks the interface and locks it
+//   vdev_arguments()      for the EAL; its AF_XDP driver is the only one that can attach the
+//   program make_way()            right before the first rte_eth_rx_queue_setup(), which attaches
+//   it attach()              after rte_eth_dev_start(): finds the program and its maps update() as
+//   often as services, real servers or addresses change release()             after
+//   rte_eth_dev_close(); the destructor does it as well
+// After a SIGKILL the program stays and drops what was for the workers; the next start replaces it.
+// Thread: the control thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "control/host/bpf_program.h"
+#include "control/host/steering_guard.h"
+#include "dataplane/net/addresses.h"
+#include "dataplane/xdp/steered.h"
+
+namespace weir {
+
+struct SteeringState {
+  // Port 0 of any of these: all ports.
+  std::vector<SteeringKey> services;         // whose VIP is an address of this host
+  std::vector<SteeringKey> servers;          // real servers of nat services
+  std::vector<IpAddress> local_addresses;    // of this host, VIPs left out
+  std::vector<IpAddress> tunnel_servers;     // errors about their tunnels
+  std::vector<SteeringKey> fullnat_servers;  // replies to the addresses below
+  std::vector<IpAddress> fullnat_addresses;  // that fullnat sends from
+  std::vector<IpAddress> ftp_addresses;      // VIPs that data connections of FTP come to
+  std::vector<SteeringRule> mark_rules;      // for all ports; at most Steering::kMaxMarkRules
+};
+
+// The compiled program: $WEIR_STEER_OBJECT, or where the build puts it beside the executable.
+std::string steering_object();
+
+class Steering {
+ public:
+  static absl::StatusOr<std::unique_ptr<Steering>> claim(
+      const std::string& interface, const std::string& object = steering_object());
+  ~Steering();
+  Steering(const Steering&) = delete;
+  Steering& operator=(const Steering&) = delete;
+
+  static constexpr std::size_t kMaxMarkRules = 64;
+
+  const std::string& interface() const noexcept { return interface_; }
+  // Receive queues, as many transmit queues: all of them have to be opened.
+  unsigned queues() const noexcept { return queues_; }
+  unsigned mtu() const noexcept { return mtu_; }
+  // "net_af_xdp<port_index>" is the name of the device.
+  std::string vdev_arguments(unsigned port_index) const;
+
+  // Takes a killed weir's program off the interface. From here until the first update() a filter
+  // behind XDP keeps dropping what that program gave to the workers; where the kernel cannot do
+  // that, `silent` is false and `reason` a sentence for the log.
+  struct Handover {
+    bool silent = true;
+    std::string reason;
+  };
+  absl::StatusOr<Handover> make_way();
+  // Why the driver could not attach the program, in the kernel's words, after a failed start.
+  absl::Status explain_failure() const;
+  absl::Status attach();
+  // Applies the differences to what the last update() left: additions first, then removals. What
+  // does not fit is refused before anything is changed.
+  absl::Status update(const SteeringState& state, std::span<const MacAddress> macs);
+  // An error once the interface is gone or somebody took the program off.
+  absl::Status still_there() const;
+  // Detaches the program and unlocks the interface. Before the first update() the guard that
+  // make_way() has raised stays, and an error says so: a failed start ends no silence.
+  absl::Status release();
+
+ private:
+  struct Maps;
+
+  Steering(std::string interface, std::string object, int index);
+  absl::Status check_interface();
+  absl::Status check_program() const;
+  absl::Status lock();
+
+  std::string interface_;
+  std::string object_;
+  int index_;  // the kernel's, of the interface
+  unsigned queues_ = 1;
+  unsigned mtu_ = 0;
+  Descriptor lock_;
+  SteeringGuard guard_;
+  bool made_way_ = false;       // from then on a steering program on the interface is ours
+  std::uint32_t program_ = 0;   // the kernel's id, once attached
+  std::unique_ptr<Maps> maps_;  // once attached
+};
+
+}  // namespace weir

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/io/dpdk_startup.h"
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <absl/status/statusor.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "dataplane/io/worker.h"
+
+namespace weir {
+namespace {
+
+std::vector<int> allowed_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+// Lcore 0 is control and floats over all CPUs; worker k is lcore k + 1, pinned, the first CPU last.
+absl::StatusOr<std::string> lcore_map(const EalPlan& plan) {
+  if (!plan.lcores.empty()) return plan.lcores;
+  const std::vector<int> cpus = allowed_cpus();
+  if (plan.workers > cpus.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        plan.workers, " workers need ", plan.workers, " CPUs and this process may use ",
+        cpus.size(), ": ask for fewer with --workers, or map them yourself, for example --lcores '",
+        "0@0,1@0,2@", cpus.back(), "'"));
+  }
+  std::string map = absl::StrCat("0@(", absl::StrJoin(cpus, ","), ")");
+  for (unsigned worker = 0; worker < plan.workers; ++worker) {
+    absl::StrAppend(&map, ",", worker + 1, "@", cpus[(worker + 1) % cpus.size()]);
+  }
+  return map;
+}
+
+std::vector<std::string> arguments(const EalPlan& plan, const std::string& lcores) {
+  std::vector<std::string> list = {"weir", absl::StrCat("--lcores=", lcores), "--no-telemetry",
+                                   "--log-level=lib.*:warning", "--log-level=pmd.*:warning"};
+  if (plan.huge_pages) {
+    list.push_back("--in-memory");
+  } else {
+    list.push_back("--no-huge");
+    list.push_back("-m");
+    list.push_back(absl::StrCat(plan.megabytes));
+    list.push_back(absl::StrCat("--file-prefix=weir-", getpid()));
+    list.push_back("--no-shconf");
+  }
+  bool pci = false;
+  for (const std::string& device : plan.devices) {
+    list.push_back(device);
+    pci = pci || device.rfind("--allow=", 0) == 0;
+  }
+  if (!pci) list.push_back("--no-pci");
+  list.insert(list.end(), plan.extra.begin(), plan.extra.end());
+  return list;
+}
+
+}  // namespace
+
+absl::Status start_eal(const EalPlan& plan) {
+  const auto lcores = lcore_map(plan);
+  if (!lcores.ok()) return lcores.status();
+  // EAL keeps pointers to the texts.
+  static std::vector<std::string> kept;
+  kept = arguments(plan, *lcores);
+  std::vector<char*> pointers;
+  for (std::string& text : kept) pointers.push_back(text.data());
+  if (rte_eal_init(static_cast<int>(pointers.size()), pointers.data()) < 0) {
+    return absl::InternalError(absl::StrCat(
+        "DPDK did not start (", rte_strerror(rte_errno),
+        "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
+  }
+  if (rte_lcore_count() < plan.workers + 1) {
+    const unsigned found = rte_lcore_count();
+    rte_eal_cleanup();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--lcores names ", found, " lcores and ", plan.workers,
+                     " workers need one more than that number of workers, for control: add some, "
+                     "for example 0@0,1@0,2@1"));
+  }
+  return absl::OkStatus();
+}
+
+void stop_eal() { rte_eal_cleanup(); }
+
+unsigned free_huge_pages() {
+  std::ifstream file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+  unsigned pages = 0;
+  file >> pages;
+  return pages;
+}
+
+std::vector<unsigned> worker_lcores() {
+  std::vector<unsigned> lcores;
+  unsigned lcore;
+  RTE_LCORE_FOREACH_WORKER(lcore) { lcores.push_back(lcore); }
+  return lcores;
+}
+
+void launch_on_lcore(Worker& worker, unsigned lcore) {
+  const auto run = [](void* argument) {
+    static_cast<Worker*>(argument)->run();
+    return 0;
+  };
+  rte_eal_remote_launch(run, &worker, lcore);
+}
+
+void wait_for_lcore(unsigned lcore) { rte_eal_wait_lcore(lcore); }
+
+}  // namespace weir

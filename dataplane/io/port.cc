@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/io/port.h"
+
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace weir {
+namespace {
+
+constexpr std::uint16_t kDescriptors = 1024;
+
+absl::Status failed(const std::string& device, const char* what, int code) {
+  return absl::InternalError(
+      absl::StrCat("port ", device, ": ", what, " failed: ", rte_strerror(-code)));
+}
+
+absl::Status set_up_queues(std::uint16_t id, std::uint16_t queues, rte_mempool* pool,
+                           const std::string& device) {
+  std::uint16_t rx = kDescriptors;
+  std::uint16_t tx = kDescriptors;
+  if (const int rc = rte_eth_dev_adjust_nb_rx_tx_desc(id, &rx, &tx); rc != 0) {
+    return failed(device, "choosing the number of descriptors", rc);
+  }
+  const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(id));
+  for (std::uint16_t queue = 0; queue < queues; ++queue) {
+    if (const int rc = rte_eth_rx_queue_setup(id, queue, rx, socket, nullptr, pool); rc != 0) {
+      return failed(device, "setting up a receive queue", rc);
+    }
+    if (const int rc = rte_eth_tx_queue_setup(id, queue, tx, socket, nullptr); rc != 0) {
+      return failed(device, "setting up a transmit queue", rc);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Port> Port::open(const PortPlan& plan, const OwnerMap& owners, rte_mempool* pool) {
+  Port port;
+  port.device_ = plan.device;
+  port.pool_ = pool;
+  if (rte_eth_dev_get_port_by_name(plan.device.c_str(), &port.id_) != 0) {
+    return absl::NotFoundError(absl::StrCat(
+        "there is no port ", plan.device,
+        ": for a NIC give its PCI address after binding it with dpdk-devbind.py -b vfio-pci, for a "
+        "kernel interface its name, for anything else vdev:NAME,ARGUMENTS"));
+  }
+  rte_eth_dev_info info;
+  if (const int rc = rte_eth_dev_info_get(port.id_, &info); rc != 0) {
+    return failed(plan.device, "reading the device's description", rc);
+  }
+  const auto most = std::min(info.max_rx_queues, info.max_tx_queues);
+  port.queues_ = static_cast<std::uint16_t>(
+      plan.fixed_queues != 0 ? plan.fixed_queues : std::min<unsigned>(plan.workers, most));
+
+  ReceiveHash hash(info, plan.side, owners, port.queues_);
+  rte_eth_conf conf;
+  std::memset(&conf, 0, sizeof conf);
+  hash.ask_for(conf);
+  if (const int rc = rte_eth_dev_configure(port.id_, port.queues_, port.queues_, &conf); rc != 0) {
+    return failed(plan.device, "configuring the queues", rc);
+  }
+  if (auto status = set_up_queues(port.id_, port.queues_, pool, plan.device); !status.ok()) {
+    return status;
+  }
+  if (const int rc = rte_eth_dev_start(port.id_); rc != 0)
+    return failed(plan.device, "starting", rc);
+  hash.apply(port.id_);
+  port.finds_owner_ = hash.finds_owner();
+
+  rte_ether_addr mac;
+  if (rte_eth_macaddr_get(port.id_, &mac) == 0) {
+    std::copy(std::begin(mac.addr_bytes), std::end(mac.addr_bytes), port.mac_.bytes.begin());
+  }
+  rte_eth_dev_get_mtu(port.id_, &port.mtu_);
+  return port;
+}
+
+void Port::close() {
+  rte_eth_dev_stop(id_);
+  rte_eth_dev_close(id_);
+}
+
+absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu) {
+  constexpr unsigned kCache = 256;
+  // AF_XDP keeps 256 bytes of a buffer for the kernel's own headroom (XDP_PACKET_HEADROOM).
+  constexpr unsigned kXdpHeadroom = 256;
+  constexpr unsigned kEthernetHeader = 18;  // with a VLAN tag
+  const unsigned room = std::max<unsigned>(
+      RTE_MBUF_DEFAULT_BUF_SIZE,
+      RTE_ALIGN_CEIL(RTE_PKTMBUF_HEADROOM + kXdpHeadroom + mtu + kEthernetHeader, 64U));
+  rte_mempool* pool = rte_pktmbuf_pool_create("weir", buffers, kCache, 0,
+                                              static_cast<std::uint16_t>(room), SOCKET_ID_ANY);
+  if (pool == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "there is no memory for ", buffers, " packet buffers of ", room, " bytes (",
+        rte_strerror(rte_errno), "): reserve more huge pages with scripts/huge-pages"));
+  }
+  return pool;
+}
+
+}  // namespace weir

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// An Ethernet device of DPDK, opened with the queues that the workers share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <absl/status/statusor.h>
+
+#include "dataplane/io/receive_hash.h"
+#include "dataplane/net/addresses.h"
+
+struct rte_mempool;
+
+namespace weir {
+
+struct PortPlan {
+  std::string device;  // DPDK's name: "net_af_xdp0", "0000:3b:00.0"
+  unsigned workers = 1;
+  unsigned fixed_queues = 0;  // 0: as many as there are workers and the device has
+  PortSide side = PortSide::both;
+};
+
+class Port {
+ public:
+  // Opens and starts the device. Control thread, after start_eal().
+  static absl::StatusOr<Port> open(const PortPlan& plan, const OwnerMap& owners, rte_mempool* pool);
+  // Stops and closes it; no worker may use it any more.
+  void close();
+
+  std::uint16_t id() const noexcept { return id_; }  // DPDK's
+  // Each queue is received from, and transmitted on, by one worker: number queue % workers.
+  std::uint16_t queues() const noexcept { return queues_; }
+  const MacAddress& mac() const noexcept { return mac_; }
+  rte_mempool* pool() const noexcept { return pool_; }  // of the frames that it receives
+  std::uint16_t mtu() const noexcept { return mtu_; }
+  const std::string& device() const noexcept { return device_; }
+  // Whether the device itself gives packets to the workers that own them.
+  bool finds_owner() const noexcept { return finds_owner_; }
+
+ private:
+  std::string device_;
+  std::uint16_t id_ = 0;
+  std::uint16_t queues_ = 1;
+  bool finds_owner_ = false;
+  MacAddress mac_;
+  std::uint16_t mtu_ = 1500;
+  rte_mempool* pool_ = nullptr;
+};
+
+// One pool for all ports: single-segment buffers that hold a frame of `mtu` and a tunnel's headers.
+absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu);
+
+}  // namespace weir

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/io/worker.h"
+
+#include <rte_cycles.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_pause.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+
+#include "dataplane/path/admission.h"
+#include "dataplane/path/fragmentation.h"
+#include "dataplane/path/persistence.h"
+
+namespace weir {
+namespace {
+
+constexpr unsigned kRingPackets = 2048;
+constexpr unsigned kRingMisses = 256;
+constexpr unsigned kRingNotices = 1024;
+constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
+constexpr unsigned kFragmentBudget = 8;
+constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
+constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
+constexpr unsigned kSleepsBeforeLong = 64;
+constexpr long kShortSleepNs = 5'000;
+constexpr long kLongSleepNs = 100'000;
+
+template <class T>
+std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned capacity) {
+  std::vector<std::unique_ptr<Ring<T>>> rings;
+  for (std::size_t i = 0; i < count; ++i) rings.push_back(std::make_unique<Ring<T>>(capacity));
+  return rings;
+}
+
+Packet packet_of(rte_mbuf* frame) noexcept {
+  Packet packet;
+  packet.frame = rte_pktmbuf_mtod(frame, std::uint8_t*);
+  packet.buffer = frame;
+  packet.length = frame->pkt_len;
+  packet.headroom = rte_pktmbuf_headroom(frame);
+  packet.port = frame->port;
+  packet.chained = frame->nb_segs != 1;
+  return packet;
+}
+
+// Carries what the packet path changed back into the buffer. Only pkt_len has enough bits for the
+// largest datagrams; a port never sees these.
+rte_mbuf* frame_of(const Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  frame->data_off =
+      static_cast<std::uint16_t>(packet.frame - static_cast<std::uint8_t*>(frame->buf_addr));
+  frame->data_len = static_cast<std::uint16_t>(packet.length);
+  frame->pkt_len = packet.length;
+  frame->port = packet.port;
+  return frame;
+}
+
+}  // namespace
+
+std::uint32_t current_tick() noexcept {
+  static const std::uint64_t cycles_per_tick = rte_get_tsc_hz() / kTicksPerSecond;
+  static const std::uint64_t start = rte_rdtsc();
+  return static_cast<std::uint32_t>((rte_rdtsc() - start) / cycles_per_tick);
+}
+
+std::uint32_t current_millisecond() noexcept {
+  static const std::uint64_t cycles_per_ms = rte_get_tsc_hz() / 1000;
+  return static_cast<std::uint32_t>(rte_rdtsc() / cycles_per_ms);
+}
+
+Rings::Rings(unsigned workers)
+    : workers_(workers),
+      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, kRingPackets)),
+      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, kRingPackets)),
+      to_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      from_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      misses_(make_rings<NeighbourMiss>(workers, kRingMisses)),
+      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers, kRingNotices)) {}
+
+Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
+               IdleMode idle)
+    : state_(state),
+      ports_(std::move(ports)),
+      publisher_(publisher),
+      rings_(rings),
+      idle_(idle),
+      transmit_queues_(ports_.size()),
+      next_hop_used_(kTrackedNextHops) {
+  waiting_.reserve(kMaxWaiting);
+}
+
+Worker::~Worker() {
+  for (const Waiting& waiting : waiting_) {
+    rte_pktmbuf_free(static_cast<rte_mbuf*>(waiting.packet.buffer));
+  }
+}
+
+bool Worker::take_used(NextHopIndex index) noexcept {
+  return index < next_hop_used_.size() &&
+         next_hop_used_[index].exchange(0, std::memory_order_relaxed) != 0;
+}
+
+void Worker::run() noexcept {
+  // Sleeps of microseconds are meant as such.
+  prctl(PR_SET_TIMERSLACK, 1);
+  publisher_.enter(state_.index);
+  unsigned idle_loops = 0;
+  std::uint64_t before = rte_rdtsc();
+  while (running_.load(std::memory_order_relaxed)) {
+    const unsigned work = poll_once();
+    publisher_.quiescent(state_.index);
+    idle_loops = work == 0 ? idle_loops + 1 : 0;
+    if (idle_loops > kSpinsBeforeSleep) rest(idle_loops);
+    const std::uint64_t passed = rte_rdtsc() - before;
+    before += passed;
+    state_.own().cycles.add(passed);
+    if (work != 0) state_.own().busy_cycles.add(passed);
+  }
+  publisher_.leave(state_.index);
+}
+
+unsigned Worker::poll_once() noexcept {
+  snapshot_ = publisher_.load();
+  if (snapshot_->version != adopted_version_) adopt();
+  state_.now = current_tick();
+  state_.now_ms = current_millisecond();
+  const unsigned work = receive() + take_from_rings() + take_notices();
+  if (state_.reassembly.under_way() != 0) expire_fragments();
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+  expire_connections(state_, *snapshot_, kExpiryBudget);
+  if (!state_.notices.empty()) send_notices();
+  if (!waiting_.empty()) retry_waiting();
+  if (state_.gone_servers.is_under_way()) look_after_gone_servers();
+  return work;
+}
+
+void Worker::adopt() noexcept {
+  adopt_snapshot(state_, *snapshot_);
+  adopted_version_ = snapshot_->version;
+}
+
+void Worker::rest(unsigned idle_loops) noexcept {
+  if (idle_ == IdleMode::busy_poll) {
+    rte_pause();
+    return;
+  }
+  const bool brief = idle_loops < kSpinsBeforeSleep + kSleepsBeforeLong;
+  const timespec pause = {0, brief ? kShortSleepNs : kLongSleepNs};
+  nanosleep(&pause, nullptr);
+}
+
+unsigned Worker::receive() noexcept {
+  unsigned total = 0;
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<Packet, kMaxBurst> packets;
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    for (std::uint16_t queue = 0; queue < ports_[port].queues(); ++queue) {
+      if (queue % state_.workers != state_.index) continue;
+      const unsigned count = rte_eth_rx_burst(ports_[port].id(), queue, frames.data(),
+                                              static_cast<std::uint16_t>(frames.size()));
+      for (unsigned i = 0; i < count; ++i) {
+        // From here on a port is weir's number, not DPDK's.
+        frames[i]->port = port;
+        packets[i] = packet_of(frames[i]);
+      }
+      if (count != 0) process({packets.data(), count});
+      total += count;
+    }
+  }
+  return total;
+}
+
+unsigned Worker::take_notices() noexcept {
+  unsigned total = 0;
+  std::array<TemplateNotice, kMaxBurst> notices;
+  for (unsigned from = 0; from < rings_.workers(); ++from) {
+    if (from == state_.index) continue;
+    const unsigned count = rings_.notices(from, state_.index).take(notices);
+    for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
+    total += count;
+  }
+  return total;
+}
+
+void Worker::send_notices() noexcept {
+  state_.notices.flush([this](const TemplateNotice& notice) {
+    return rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 1;
+  });
+}
+
+unsigned Worker::take_from_rings() noexcept {
+  unsigned total = 0;
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<HandedOver, kMaxBurst> handed;
+  std::array<Packet, kMaxBurst> packets;
+  for (unsigned from = 0; from < rings_.workers(); ++from) {
+    if (from == state_.index) continue;
+    const unsigned owned = rings_.to_owner(from, state_.index).take(handed);
+    for (unsigned i = 0; i < owned; ++i) {
+      packets[i] = packet_of(handed[i].frame);
+      packets[i].errand = handed[i].errand;
+      packets[i].largest_fragment = handed[i].largest_fragment;
+    }
+    if (owned != 0) process({packets.data(), owned});
+    const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
+    for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
+    total += owned + finished;
+  }
+  const unsigned injected = rings_.from_kernel(state_.index).take(frames);
+  for (unsigned i = 0; i < injected; ++i) queue_frame(frames[i]);
+  return total + injected;
+}
+
+void Worker::process(std::span<Packet> packets) noexcept {
+  process_burst(state_, *snapshot_, packets);
+  for (Packet& packet : packets) dispatch(packet);
+}
+
+void Worker::expire_fragments() noexcept {
+  std::array<Packet, kFragmentBudget> expired;
+  const std::size_t count = weir::expire_fragments(state_, *snapshot_, expired);
+  for (Packet& packet : std::span(expired).first(count)) dispatch(packet);
+}
+
+void Worker::dispatch(Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  if (is_forwarded(packet.outcome)) {
+    transmit(packet);
+  } else if (packet.outcome == Outcome::handed_to_owner ||
+             packet.outcome == Outcome::handed_to_chooser) {
+    hand_over(packet);
+  } else if (packet.outcome == Outcome::waiting_for_neighbour) {
+    wait_for_neighbour(packet);
+  } else if (is_for_kernel(packet.outcome)) {
+    hand_to_kernel(packet);
+  } else {
+    rte_pktmbuf_free(frame);
+  }
+}
+
+void Worker::transmit(const Packet& packet) noexcept {
+  if (packet.next_hop < next_hop_used_.size()) {
+    next_hop_used_[packet.next_hop].store(1, std::memory_order_relaxed);
+  }
+  if ((packet.fragment_size | packet.largest_fragment) != 0) [[unlikely]] {
+    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_frame(piece); });
+    return;
+  }
+  queue_frame(frame_of(packet));
+}
+
+// What is to be cut, and what lies in a datagram's buffer, leaves in buffers of the port's pool.
+template <class Send>
+void Worker::send_in_pieces(const Packet& packet, Send&& send) noexcept {
+  FragmentCutter cutter(packet, state_.take_fragment_id());
+  Outcome lost = cutter.next_length() == 0 ? Outcome::drop_too_big : Outcome::undecided;
+  while (const std::size_t length = cutter.next_length()) {
+    rte_mbuf* const piece = rte_pktmbuf_alloc(ports_[packet.port].pool());
+    if (piece == nullptr) {
+      lost = Outcome::drop_no_buffer;
+      break;
+    }
+    char* const bytes = rte_pktmbuf_append(piece, static_cast<std::uint16_t>(length));
+    if (bytes == nullptr) {
+      rte_pktmbuf_free(piece);
+      lost = Outcome::drop_too_big;
+      break;
+    }
+    cutter.write_next(reinterpret_cast<std::uint8_t*>(bytes));
+    piece->port = packet.port;
+    send(piece);
+  }
+  auto* const whole = static_cast<rte_mbuf*>(packet.buffer);
+  if (lost == Outcome::undecided) {
+    rte_pktmbuf_free(whole);
+  } else {
+    drop(whole, lost);
+  }
+}
+
+void Worker::queue_frame(rte_mbuf* frame) noexcept {
+  const std::uint16_t port = frame->port;
+  TransmitQueue& queue = transmit_queues_[port];
+  queue.frames[queue.count++] = frame;
+  if (queue.count == queue.frames.size()) flush(port);
+}
+
+void Worker::flush(std::uint16_t port) noexcept {
+  TransmitQueue& queue = transmit_queues_[port];
+  if (queue.count == 0) return;
+  const Port& device = ports_[port];
+  unsigned sent = 0;
+  Outcome reason = Outcome::drop_transmit_full;
+  if (state_.index < device.queues()) {
+    sent = rte_eth_tx_burst(device.id(), static_cast<std::uint16_t>(state_.index),
+                            queue.frames.data(), static_cast<std::uint16_t>(queue.count));
+  } else {
+    const unsigned helper = state_.index % device.queues();
+    sent = rings_.to_transmit(state_.index, helper).put({queue.frames.data(), queue.count});
+    reason = Outcome::drop_transmit_ring_full;
+  }
+  for (unsigned i = sent; i < queue.count; ++i) drop(queue.frames[i], reason);
+  queue.count = 0;
+}
+
+void Worker::wait_for_neighbour(Packet& packet) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
+  if (waiting_.size() == kMaxWaiting) {
+    drop(frame, Outcome::drop_neighbour_queue_full);
+    return;
+  }
+  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
+  // Lost only when control is far behind; the packet then runs out of time.
+  rings_.misses(state_.index).put({&miss, 1});
+  waiting_.push_back({packet, state_.now});
+}
+
+void Worker::retry_waiting() noexcept {
+  std::erase_if(waiting_, [this](Waiting& waiting) {
+    if (retry_next_hop(*snapshot_, waiting.packet)) {
+      transmit(waiting.packet);
+      return true;
+    }
+    if (state_.now - waiting.since < kMaxWaitTicks) return false;
+    drop(static_cast<rte_mbuf*>(waiting.packet.buffer), Outcome::drop_neighbour_unreachable);
+    return true;
+  });
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+}
+
+void Worker::look_after_gone_servers() noexcept {
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  std::array<Packet, kMaxBurst> blank;
+  if (rte_pktmbuf_alloc_bulk(ports_[0].pool(), frames.data(), kMaxBurst) != 0) return;
+  for (std::size_t i = 0; i < kMaxBurst; ++i) blank[i] = packet_of(frames[i]);
+  const std::size_t used = walk_gone_servers(state_, *snapshot_, blank);
+  for (std::size_t i = 0; i < used; ++i) dispatch(blank[i]);
+  rte_pktmbuf_free_bulk(frames.data() + used, static_cast<unsigned>(kMaxBurst - used));
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
+}
+
+void Worker::drop(rte_mbuf* frame, Outcome reason) noexcept {
+  state_.own().outcomes[static_cast<std::size_t>(reason)].add(1);
+  rte_pktmbuf_free(frame);
+}
+
+void Worker::hand_over(const Packet& packet) noexcept {
+  HandedOver handed;
+  // The ring copies words, holes included.
+  std::memset(static_cast<void*>(&handed), 0, sizeof handed);
+  handed.frame = frame_of(packet);
+  handed.errand = packet.errand;
+  handed.largest_fragment = packet.largest_fragment;
+  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) return;
+  forget_answer(state_, packet);
+  drop(handed.frame, Outcome::drop_owner_ring_full);
+}
+
+// The kernel gets a datagram as it came, as fragments.
+void Worker::hand_to_kernel(Packet& packet) noexcept {
+  if (packet.largest_fragment != 0) [[unlikely]] {
+    packet.fragment_size = packet.largest_fragment;
+    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_for_kernel(piece); });
+    return;
+  }
+  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer));
+}
+
+void Worker::queue_for_kernel(rte_mbuf* frame) noexcept {
+  if (rings_.to_kernel(state_.index).put({&frame, 1}) == 1) return;
+  drop(frame, Outcome::drop_exception_ring_full);
+}
+
+}  // namespace weir

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The poll loop of one worker and the rings between workers, control and the exception path.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dataplane/io/port.h"
+#include "dataplane/io/publisher.h"
+#include "dataplane/io/ring.h"
+#include "dataplane/path/packet_path.h"
+
+struct rte_mbuf;
+
+namespace weir {
+
+// A packet waits for the hardware address of its next hop: make the kernel resolve it.
+struct NeighbourMiss {
+  IpAddress address;
+  std::uint8_t reserved = 0;
+  std::uint16_t interface = 0;  // index into Routes::interfaces()
+};
+static_assert(sizeof(NeighbourMiss) % 4 == 0);
+
+// A frame for another worker, and what it is under way for.
+struct HandedOver {
+  rte_mbuf* frame;
+  Errand errand;
+  std::uint16_t largest_fragment;  // Packet's
+};
+
+// Everything that crosses threads, by sender and receiver. Each ring has one of either.
+class Rings {
+ public:
+  explicit Rings(unsigned workers);
+
+  unsigned workers() const noexcept { return workers_; }
+  // Received frames for the worker that owns their connection, or chooses its real server.
+  Ring<HandedOver>& to_owner(unsigned from, unsigned to) {
+    return *to_owner_[from * workers_ + to];
+  }
+  // Finished frames for the worker that has a transmit queue on their port.
+  Ring<rte_mbuf*>& to_transmit(unsigned from, unsigned to) {
+    return *to_transmit_[from * workers_ + to];
+  }
+  // Frames for the kernel, and the kernel's for the wire.
+  Ring<rte_mbuf*>& to_kernel(unsigned from) { return *to_kernel_[from]; }
+  Ring<rte_mbuf*>& from_kernel(unsigned to) { return *from_kernel_[to]; }
+  Ring<NeighbourMiss>& misses(unsigned from) { return *misses_[from]; }
+  // What a worker says about templates of another one.
+  Ring<TemplateNotice>& notices(unsigned from, unsigned to) {
+    return *notices_[from * workers_ + to];
+  }
+
+ private:
+  using Buffers = std::unique_ptr<Ring<rte_mbuf*>>;
+  unsigned workers_;
+  std::vector<std::unique_ptr<Ring<HandedOver>>> to_owner_;
+  std::vector<Buffers> to_transmit_;
+  std::vector<Buffers> to_kernel_;
+  std::vector<Buffers> from_kernel_;
+  std::vector<std::unique_ptr<Ring<NeighbourMiss>>> misses_;
+  std::vector<std::unique_ptr<Ring<TemplateNotice>>> notices_;
+};
+
+enum class IdleMode : std::uint8_t { sleep, busy_poll };
+
+class Worker {
+ public:
+  // `state` and the rest outlive the worker. Control thread.
+  Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
+         IdleMode idle);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Polls until stop(). On the worker's lcore.
+  void run() noexcept;
+  // Any thread.
+  void stop() noexcept { running_.store(false, std::memory_order_relaxed); }
+  // Whether a next hop was sent to since the last call with it; control keeps such ones fresh.
+  bool take_used(NextHopIndex index) noexcept;
+
+ private:
+  struct Waiting {
+    Packet packet;
+    std::uint32_t since = 0;
+  };
+  struct TransmitQueue {
+    std::array<rte_mbuf*, kMaxBurst * 2> frames;
+    unsigned count = 0;
+  };
+  static constexpr std::size_t kMaxWaiting = 256;
+  static constexpr std::size_t kTrackedNextHops = 65536;
+
+  unsigned poll_once() noexcept;
+  unsigned receive() noexcept;
+  unsigned take_from_rings() noexcept;
+  unsigned take_notices() noexcept;
+  void send_notices() noexcept;
+  void process(std::span<Packet> packets) noexcept;
+  void expire_fragments() noexcept;
+  void dispatch(Packet& packet) noexcept;
+  void transmit(const Packet& packet) noexcept;
+  template <class Send>
+  void send_in_pieces(const Packet& packet, Send&& send) noexcept;
+  void queue_frame(rte_mbuf* frame) noexcept;
+  void flush(std::uint16_t port) noexcept;
+  void wait_for_neighbour(Packet& packet) noexcept;
+  void retry_waiting() noexcept;
+  void look_after_gone_servers() noexcept;
+  void drop(rte_mbuf* frame, Outcome reason) noexcept;
+  void hand_over(const Packet& packet) noexcept;
+  void hand_to_kernel(Packet& packet) noexcept;
+  void queue_for_kernel(rte_mbuf* frame) noexcept;
+  void adopt() noexcept;
+  void rest(unsigned idle_loops) noexcept;
+
+  WorkerState& state_;
+  std::vector<Port> ports_;
+  Publisher& publisher_;
+  Rings& rings_;
+  IdleMode idle_;
+  std::atomic<bool> running_{true};
+  const Snapshot* snapshot_ = nullptr;
+  std::uint64_t adopted_version_ = 0;
+  std::vector<TransmitQueue> transmit_queues_;
+  std::vector<Waiting> waiting_;  // kMaxWaiting reserved, never more
+  std::vector<std::atomic<std::uint8_t>> next_hop_used_;
+};
+
+// The workers' clock: ticks since the start of this process, from the TSC.
+std::uint32_t current_tick() noexcept;
+// Milliseconds of the same clock; wraps.
+std::uint32_t current_millisecond() noexcept;
+
+}  // namespace weir

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes to fields: with icmp_quote.h and tunnel.h (quotes) the only code of the packet path that
+// reads unchecked bytes.
+#pragma once
+
+#include "dataplane/path/packet.h"
+#include "dataplane/table/snapshot.h"
+
+namespace weir {
+
+// Sets every field of `packet` that packet.h attributes to it, or an outcome: a drop with its
+// reason, or the kernel for what is not IP. A fragment (Outcome::fragment) has its addresses and
+// protocol and no ports; an IPv6 fragment that is the whole packet (RFC 6946) is none.
+// Trims padding: afterwards the frame ends where the IP packet ends. Worker thread.
+void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept;
+
+}  // namespace weir
