@@ -9,6 +9,8 @@
 #include <fstream>
 #include <utility>
 
+#include <boost/asio/post.hpp>
+
 #include "control/loop/log.h"
 
 namespace weir {
@@ -40,11 +42,11 @@ std::uint64_t available_memory() {
 }
 
 // Without the rules that are for other ports.
-SteeringState for_port(SteeringState state, std::uint16_t port) {
-  std::erase_if(state.mark_rules, [port](const SteeringRule& steering) {
+SteeringConfig for_port(SteeringConfig config, std::uint16_t port) {
+  std::erase_if(config.rules, [port](const SteeringRule& steering) {
     return steering.rule.on_port.value_or(port) != port;
   });
-  return state;
+  return config;
 }
 
 std::size_t aligned(std::size_t bytes) {
@@ -52,6 +54,23 @@ std::size_t aligned(std::size_t bytes) {
 }
 
 }  // namespace
+
+// The network as services see it.
+class Director::HostView final : public HostNetwork {
+ public:
+  explicit HostView(Network& network) : network_(network) {}
+  std::shared_ptr<const Routes> routes() override { return network_.current_routes(); }
+  bool owns(const IpAddress& address) const override { return network_.owns(address); }
+  WayIndex acquire_way(const IpAddress& address) override { return network_.acquire_way(address); }
+  void release_way(const IpAddress& address) override { network_.release_way(address); }
+  bool reaches(const IpAddress& address) override { return network_.reaches(address); }
+  std::optional<std::string> problem_with(const IpAddress& server) const override {
+    return network_.problem_with(server);
+  }
+
+ private:
+  Network& network_;
+};
 
 Director::Director(Options options) : options_(std::move(options)) {}
 
@@ -225,7 +244,7 @@ absl::Status Director::make_workers() {
     if (!memory.ok()) return memory.status();
     WorkerRecord record;
     record.memory = std::move(*memory);
-    record.statistics = std::make_unique<WorkerStatistics>(Services::kMaxServers);
+    record.statistics = std::make_unique<WorkerStatistics>(kMaxServers);
     const auto seed = random_value<std::array<std::uint64_t, 2>>();
     std::byte* base = record.memory->data();
     record.state = std::unique_ptr<WorkerState>(new WorkerState{
@@ -285,30 +304,123 @@ absl::Status Director::open_control() {
       std::any_of(port_records_.begin(), port_records_.end(),
                   [](const PortRecord& record) { return record.steering != nullptr; });
   services_->set_ports(options_.ports, any_steered ? Steering::kMaxMarkRules : MarkRules::kMax);
-  for (const auto& [name, value] : options_.changed_settings) {
-    if (absl::Status status = services_->set_setting(name, value); !status.ok()) return status;
+  services_->on_work([this] { schedule_work(); });
+  if (any_steered) {
+    services_->set_steering(
+        {[this](const SteeringSizes& sizes) { return check_steering_room(sizes); },
+         [this](auto changes, const auto& config) { steer(changes, config); }});
   }
-  services_->on_change([this] {
-    network_->set_real_servers(services_->server_addresses());
-    update_steering();
-    reserve_local_ports();
-  });
-  network_->on_change([this] { on_network_change(); });
-  on_network_change();
+  services_->set_fullnat_watch({[this](const IpAddress& server) { kernel_sources_.add(server); },
+                                [this](const IpAddress& server) { kernel_sources_.remove(server); },
+                                [this](std::vector<IpAddress> addresses) {
+                                  kernel_sources_.set_addresses(std::move(addresses));
+                                }});
+  if (absl::Status status = apply_settings(); !status.ok()) return status;
+  host_ = std::make_unique<HostView>(*network_);
+  services_->set_host(*host_);
+  network_->on_change([this](const Network::Change& change) { on_network_change(change); });
+  on_network_change(
+      {.ports = true, .addresses = {}, .addresses_in = network_->addresses(), .addresses_out = {}});
+  report_complaints();
   launch_workers();
   exception_path_ =
       std::make_unique<ExceptionPath>(std::move(exception_interfaces_), uses, *rings_, pool_);
   return absl::OkStatus();
 }
 
-void Director::on_network_change() {
-  auto addresses = std::make_shared<PortAddresses>();
-  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
-    addresses->macs[port] = OwnMacs(network_->macs(port));
+absl::Status Director::apply_settings() {
+  Plan plan;
+  for (const auto& [name, value] : options_.changed_settings) {
+    plan.push_back(SetSetting{name, value});
   }
-  services_->set_surroundings({network_->routes(), std::move(addresses),
-                               [this](const IpAddress& a) { return network_->owns(a); }});
-  report_complaints();
+  absl::Status result;
+  services_->commit(std::move(plan), [&result](const CommitResult& done) { result = done.status; });
+  // Nothing runs yet that would have to be waited for.
+  while (services_->work() || services_->settle()) continue;
+  return result;
+}
+
+void Director::on_network_change(const Network::Change& change) {
+  if (change.ports) {
+    auto addresses = std::make_shared<PortAddresses>();
+    for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+      const std::vector<MacAddress> macs = network_->macs(port);
+      addresses->macs[port] = OwnMacs(macs);
+      if (const auto& steering = port_records_[port].steering) {
+        say_once(port_records_[port], steering->set_macs(macs));
+      }
+    }
+    services_->ports_changed(std::move(addresses));
+  }
+  services_->routes_changed();
+  for (const IpAddress& address : change.addresses_in) services_->host_address_comes(address);
+  for (const IpAddress& address : change.addresses_out) services_->host_address_goes(address);
+  if (!change.addresses.empty() || !change.addresses_in.empty() || !change.addresses_out.empty()) {
+    services_->addresses_changed(change.addresses);
+    kernel_sources_.ask_again();
+    report_complaints();
+  }
+}
+
+// ---- The work of services, in slices ----
+
+void Director::schedule_work() {
+  if (std::exchange(work_scheduled_, true)) return;
+  boost::asio::post(io_, [this] { do_work(); });
+}
+
+void Director::do_work() {
+  constexpr std::chrono::microseconds kSlice{100};
+  const auto deadline = std::chrono::steady_clock::now() + kSlice;
+  bool more = services_->settle();
+  do {
+    more = services_->work();
+  } while (more && std::chrono::steady_clock::now() < deadline);
+  work_scheduled_ = false;
+  if (more) {
+    schedule_work();
+  } else if (services_->is_waiting()) {
+    await_workers();
+  }
+}
+
+// Workers adopt a version within a burst or a short sleep.
+void Director::await_workers() {
+  constexpr std::chrono::microseconds kPatience{100};
+  if (std::exchange(awaiting_workers_, true)) return;
+  adoption_timer_.expires_after(kPatience);
+  adoption_timer_.async_wait([this](auto error) {
+    awaiting_workers_ = false;
+    if (!error) do_work();
+  });
+}
+
+absl::Status Director::check_steering_room(const SteeringSizes& sizes) const {
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    if (absl::Status status = record.steering->check_room(sizes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void Director::say_once(PortRecord& record, const absl::Status& status) {
+  const std::string error = status.ok() ? "" : std::string(status.message());
+  if (!error.empty() && error != record.told_error) log_line(error);
+  record.told_error = error;
+}
+
+void Director::steer(std::span<const SteeringChange> changes, const SteeringConfig& config) {
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    PortRecord& record = port_records_[port];
+    if (record.steering == nullptr) continue;
+    say_once(record, record.steering->apply(changes, for_port(config, port)));
+  }
+}
+
+void Director::retry_steering() {
+  for (PortRecord& record : port_records_) {
+    if (record.steering != nullptr) say_once(record, record.steering->retry());
+  }
 }
 
 void Director::report_complaints() {
@@ -331,43 +443,20 @@ void Director::report_complaints() {
   told_complaints_ = std::move(complaints);
 }
 
-void Director::update_steering() {
-  SteeringState state;
-  state.services = services_->steered_services();
-  state.servers = services_->steered_servers();
-  state.tunnel_servers = services_->steered_tunnel_servers();
-  state.fullnat_servers = services_->steered_fullnat_servers();
-  state.fullnat_addresses = services_->steered_local_addresses();
-  state.ftp_addresses = services_->steered_ftp_addresses();
-  state.mark_rules = services_->steered_mark_rules();
-  for (const IpAddress& address : network_->addresses()) {
-    const bool virtual_address =
-        std::any_of(state.services.begin(), state.services.end(),
-                    [&](const SteeringKey& service) { return service.address == address; });
-    if (!virtual_address) state.local_addresses.push_back(address);
-  }
-  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
-    const auto& steering = port_records_[port].steering;
-    if (steering == nullptr) continue;
-    const absl::Status status = steering->update(for_port(state, port), network_->macs(port));
-    const std::string error = status.ok() ? "" : std::string(status.message());
-    std::string& told = port_records_[port].told_error;
-    if (!error.empty() && error != told) log_line(error);
-    told = error;
-  }
-}
-
 // Where the kernel would send from fullnat's addresses, too, it gets other ports than fullnat.
 void Director::reserve_local_ports() {
-  std::vector<IpAddress> servers;
-  for (const SteeringKey& server : services_->steered_fullnat_servers()) {
-    servers.push_back(server.address);
+  if (kernel_sources_.step()) {
+    boost::asio::post(io_, [this] { reserve_local_ports(); });
+    return;
   }
+  const bool wanted = kernel_sources_.any();
+  if (wanted == reserves_ports_) return;
   PortSet ports;
-  if (kernel_sends_from(services_->steered_local_addresses(), servers)) {
+  if (wanted) {
     for (unsigned port = kFirstLocalPort; port <= kLastLocalPort; ++port) ports.set(port);
   }
   const absl::Status status = reserved_ports_->reserve(ports);
+  if (status.ok()) reserves_ports_ = wanted;
   const std::string error = status.ok() ? "" : std::string(status.message());
   if (!error.empty() && error != told_reservation_error_) log_line(error);
   told_reservation_error_ = error;
@@ -396,7 +485,7 @@ void Director::drain_misses() {
 
 void Director::mark_used_next_hops() {
   std::vector<NextHopIndex> used;
-  const auto count = static_cast<NextHopIndex>(network_->routes()->next_hops().size());
+  const NextHopIndex count = network_->next_hop_end();
   for (NextHopIndex index = 0; index < count; ++index) {
     bool any = false;
     for (const WorkerRecord& record : workers_) any = record.worker->take_used(index) || any;
@@ -405,9 +494,11 @@ void Director::mark_used_next_hops() {
   network_->mark_used(used);
 }
 
-void Director::keep_house() { services_->housekeeping(); }
+void Director::keep_house() {
+  if (services_->housekeeping()) boost::asio::post(io_, [this] { keep_house(); });
+}
 
-void Director::estimate_rates() { services_->estimate_rates(); }
+void Director::estimate_rates() { services_->estimate_some_rates(); }
 
 void Director::every(milliseconds interval, Job job) {
   repeat(std::make_shared<boost::asio::steady_timer>(io_, interval), interval, job);
@@ -430,7 +521,10 @@ void Director::run() {
   every(milliseconds(1000), &Director::watch_links);
   every(std::chrono::seconds(10), &Director::mark_used_next_hops);
   every(std::chrono::seconds(10), &Director::report_complaints);
-  every(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
+  every(milliseconds(1000 * RateEstimator::kIntervalSeconds / Services::kRateSlices),
+        &Director::estimate_rates);
+  every(milliseconds(50), &Director::reserve_local_ports);
+  every(milliseconds(1000), &Director::retry_steering);
   signals_.add(SIGINT);
   signals_.add(SIGTERM);
   signals_.async_wait([this](auto error, int) {
@@ -459,13 +553,14 @@ void Director::stop() {
   }
   exception_path_.reset();
   exception_interfaces_.clear();
-  network_.reset();
   if (reserved_ports_ != nullptr) {
     if (absl::Status status = reserved_ports_->restore(); !status.ok()) {
       log_line(std::string(status.message()));
     }
   }
   services_.reset();
+  host_.reset();
+  network_.reset();
   workers_.clear();
   publisher_.reset();
   for (Port& port : ports_) port.close();

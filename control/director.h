@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -68,8 +69,15 @@ class Director {
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();
   absl::Status open_control();
-  void on_network_change();
-  void update_steering();
+  absl::Status apply_settings();
+  void on_network_change(const Network::Change& change);
+  void schedule_work();
+  void do_work();
+  void await_workers();
+  absl::Status check_steering_room(const SteeringSizes& sizes) const;
+  void steer(std::span<const SteeringChange> changes, const SteeringConfig& config);
+  void retry_steering();
+  static void say_once(PortRecord& record, const absl::Status& status);
   void reserve_local_ports();
   void watch_links();
   void report_complaints();
@@ -102,9 +110,16 @@ class Director {
   std::vector<WorkerRecord> workers_;
   std::unique_ptr<Services> services_;
   std::unique_ptr<Network> network_;
+  class HostView;
+  std::unique_ptr<HostNetwork> host_;
+  bool work_scheduled_ = false;
+  bool awaiting_workers_ = false;
+  boost::asio::steady_timer adoption_timer_{io_};
   std::unique_ptr<ExceptionPath> exception_path_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ReservedPorts> reserved_ports_;
+  KernelSources kernel_sources_;
+  bool reserves_ports_ = false;
   std::string told_reservation_error_;
   std::vector<std::string> told_complaints_;
 };

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <absl/strings/string_view.h>
 #include <boost/json/array.hpp>
@@ -182,6 +183,17 @@ class Reader {
       return true;
     });
   }
+
+  // The member has to be there.
+  Reader& need(const char* name) {
+    if (!has(name)) fail("There is no \"" + std::string(name) + "\": say it.");
+    return *this;
+  }
+  template <class Type>
+  Reader& read_needed(const char* name, Type& into) {
+    return need(name).read_nested(name, into);
+  }
+  const absl::Status& problem() const { return problem_; }
 
   bool has(const char* name) const { return object_ != nullptr && object_->contains(name); }
   void fail(const std::string& sentence) {
@@ -418,7 +430,7 @@ json::value to_json(const SyncDaemonSpec& daemon) {
   return object;
 }
 
-json::value to_json(const ServiceTable::Setting& setting) {
+json::value to_json(const SettingListing& setting) {
   return json::object{{"name", setting.name}, {"value", setting.value}, {"help", setting.help}};
 }
 
@@ -572,8 +584,8 @@ absl::StatusOr<SyncDaemonSpec> from_json(const json::value& value) {
 }
 
 template <>
-absl::StatusOr<ServiceTable::Setting> from_json(const json::value& value) {
-  ServiceTable::Setting setting;
+absl::StatusOr<SettingListing> from_json(const json::value& value) {
+  SettingListing setting;
   Reader reader(value);
   reader.read("name", setting.name).read("value", setting.value).read("help", setting.help);
   return finished(reader, std::move(setting));
@@ -642,6 +654,249 @@ absl::StatusOr<NamedCounter> from_json(const json::value& value) {
   Reader reader(value);
   reader.read("name", counter.name).read("value", counter.value);
   return finished(reader, std::move(counter));
+}
+
+// ---- Changes ----
+
+namespace {
+
+// The names of changes, and how each is written and read.
+struct ChangeForm {
+  const char* name;
+  void (*write)(const Change& change, json::object& into);
+  Change (*read)(Reader& reader);
+};
+
+void read_service(Reader& reader, ServiceKey& key) {
+  reader.read_form("service", key, key_of_path);
+}
+
+void read_owner(Reader& reader, std::optional<ServiceKey>& owner) {
+  reader.read_form("service", owner, key_of_path);
+}
+
+template <class ServiceChange>
+constexpr ChangeForm service_form(const char* name) {
+  return {name,
+          [](const Change& change, json::object& into) {
+            into["spec"] = to_json(std::get<ServiceChange>(change).spec);
+          },
+          [](Reader& reader) {
+            ServiceChange change;
+            reader.read_needed("spec", change.spec);
+            return Change(std::move(change));
+          }};
+}
+
+template <class ServerChange>
+constexpr ChangeForm server_form(const char* name) {
+  return {name,
+          [](const Change& change, json::object& into) {
+            const auto& server = std::get<ServerChange>(change);
+            into["service"] = path_of(server.service);
+            into["spec"] = to_json(server.spec);
+          },
+          [](Reader& reader) {
+            ServerChange change;
+            read_service(reader.need("service"), change.service);
+            reader.read_needed("spec", change.spec);
+            return Change(std::move(change));
+          }};
+}
+
+template <class AddressesChange>
+constexpr ChangeForm addresses_form(const char* name) {
+  return {name,
+          [](const Change& change, json::object& into) {
+            const auto& addresses = std::get<AddressesChange>(change);
+            into["range"] = to_json(addresses.range);
+            if (addresses.service) into["service"] = path_of(*addresses.service);
+          },
+          [](Reader& reader) {
+            AddressesChange change;
+            reader.read_needed("range", change.range);
+            read_owner(reader, change.service);
+            return Change(change);
+          }};
+}
+
+constexpr ChangeForm kDeleteService = {"delete_service",
+                                       [](const Change& change, json::object& into) {
+                                         into["service"] =
+                                             path_of(std::get<DeleteService>(change).key);
+                                       },
+                                       [](Reader& reader) {
+                                         DeleteService change;
+                                         read_service(reader.need("service"), change.key);
+                                         return Change(change);
+                                       }};
+
+constexpr ChangeForm kDeleteAllServices = {"delete_all_services",
+                                           [](const Change&, json::object&) {},
+                                           [](Reader&) { return Change(DeleteAllServices{}); }};
+
+constexpr ChangeForm kDeleteServer = {
+    "delete_server",
+    [](const Change& change, json::object& into) {
+      const auto& server = std::get<DeleteServer>(change);
+      into["service"] = path_of(server.service);
+      into["address"] = server.address.to_string();
+      into["port"] = server.port;
+    },
+    [](Reader& reader) {
+      DeleteServer change;
+      read_service(reader.need("service"), change.service);
+      reader.need("address").read("address", change.address).read("port", change.port);
+      return Change(change);
+    }};
+
+constexpr ChangeForm kSetServiceOption = {"set_service_option",
+                                          [](const Change& change, json::object& into) {
+                                            const auto& option = std::get<SetServiceOption>(change);
+                                            into["service"] = path_of(option.service);
+                                            into["option"] = to_json(option.option);
+                                          },
+                                          [](Reader& reader) {
+                                            SetServiceOption change;
+                                            read_service(reader.need("service"), change.service);
+                                            reader.read_needed("option", change.option);
+                                            return Change(std::move(change));
+                                          }};
+
+constexpr ChangeForm kAddMarkRule = {"add_mark_rule",
+                                     [](const Change& change, json::object& into) {
+                                       const auto& added = std::get<AddMarkRule>(change);
+                                       into["rule"] = to_json(added.rule);
+                                       if (added.at) into["at"] = *added.at;
+                                     },
+                                     [](Reader& reader) {
+                                       AddMarkRule change;
+                                       reader.read_needed("rule", change.rule);
+                                       std::uint32_t at = 0;
+                                       if (reader.has("at"))
+                                         change.at = (reader.read("at", at), at);
+                                       return Change(std::move(change));
+                                     }};
+
+constexpr ChangeForm kDeleteMarkRule = {"delete_mark_rule",
+                                        [](const Change& change, json::object& into) {
+                                          into["number"] = std::get<DeleteMarkRule>(change).number;
+                                        },
+                                        [](Reader& reader) {
+                                          DeleteMarkRule change;
+                                          reader.need("number").read("number", change.number);
+                                          return Change(change);
+                                        }};
+
+constexpr ChangeForm kSetTimeouts = {"set_timeouts",
+                                     [](const Change& change, json::object& into) {
+                                       into["timeouts"] =
+                                           to_json(std::get<SetTimeouts>(change).timeouts);
+                                     },
+                                     [](Reader& reader) {
+                                       SetTimeouts change;
+                                       reader.read_needed("timeouts", change.timeouts);
+                                       return Change(change);
+                                     }};
+
+constexpr ChangeForm kSetSetting = {
+    "set_setting",
+    [](const Change& change, json::object& into) {
+      into["name"] = std::get<SetSetting>(change).name;
+      into["value"] = std::get<SetSetting>(change).value;
+    },
+    [](Reader& reader) {
+      SetSetting change;
+      reader.need("name").need("value").read("name", change.name).read("value", change.value);
+      return Change(std::move(change));
+    }};
+
+// In the order of Change's alternatives.
+constexpr std::array kChangeForms = {service_form<AddService>("add_service"),
+                                     service_form<EditService>("edit_service"),
+                                     kDeleteService,
+                                     kDeleteAllServices,
+                                     server_form<AddServer>("add_server"),
+                                     server_form<EditServer>("edit_server"),
+                                     kDeleteServer,
+                                     kSetServiceOption,
+                                     addresses_form<AddLocalAddresses>("add_local_addresses"),
+                                     addresses_form<DeleteLocalAddresses>("delete_local_addresses"),
+                                     kAddMarkRule,
+                                     kDeleteMarkRule,
+                                     kSetTimeouts,
+                                     kSetSetting};
+static_assert(kChangeForms.size() == std::variant_size_v<Change>);
+
+}  // namespace
+
+json::value to_json(const Change& change) {
+  const ChangeForm& form = kChangeForms[change.index()];
+  json::object object{{"change", form.name}};
+  form.write(change, object);
+  return object;
+}
+
+template <>
+absl::StatusOr<Change> from_json(const json::value& value) {
+  Reader reader(value);
+  std::string name;
+  reader.need("change").read("change", name);
+  if (absl::Status problem = reader.problem(); !problem.ok()) return problem;
+  const auto form =
+      std::ranges::find(kChangeForms, std::string_view(name),
+                        [](const ChangeForm& each) { return std::string_view(each.name); });
+  if (form == kChangeForms.end()) {
+    std::string known;
+    for (const ChangeForm& each : kChangeForms)
+      known += std::string(known.empty() ? "" : ", ") + each.name;
+    return invalid("There is no change \"" + name + "\": there are " + known + ".");
+  }
+  Change change = form->read(reader);
+  return finished(reader, std::move(change));
+}
+
+template <>
+absl::StatusOr<ChangesRequest> from_json(const json::value& value) {
+  ChangesRequest request;
+  Reader reader(value);
+  reader.read("each_alone", request.each_alone)
+      .need("changes")
+      .read_nested("changes", request.plan);
+  return finished(reader, std::move(request));
+}
+
+json::value to_json(const ChangesRequest& request) {
+  json::array changes;
+  for (const Change& change : request.plan) changes.push_back(to_json(change));
+  return json::object{{"each_alone", request.each_alone}, {"changes", std::move(changes)}};
+}
+
+json::value to_json(const std::vector<ChangeFailure>& failures) {
+  json::array list;
+  for (const ChangeFailure& failure : failures) {
+    json::object object = to_json(failure.status).as_object();
+    object["change"] = failure.change;
+    list.push_back(std::move(object));
+  }
+  return json::object{{"failures", std::move(list)}};
+}
+
+template <>
+absl::StatusOr<std::vector<ChangeFailure>> from_json(const json::value& value) {
+  const json::object* object = value.if_object();
+  const json::value* list = object != nullptr ? object->if_contains("failures") : nullptr;
+  std::vector<ChangeFailure> failures;
+  if (list == nullptr || !list->is_array()) return invalid("The text is no list of failures.");
+  for (const json::value& each : list->get_array()) {
+    const json::object* failure = each.if_object();
+    const json::value* number = failure != nullptr ? failure->if_contains("change") : nullptr;
+    boost::system::error_code error;
+    if (number == nullptr || !number->is_number()) return invalid("A failure has no \"change\".");
+    const auto change = number->to_number<std::uint32_t>(error);
+    failures.push_back({change, status_from_json(each)});
+  }
+  return failures;
 }
 
 absl::Status status_from_json(const json::value& value) {

@@ -15,14 +15,10 @@
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 
-#include "control/model/service_table.h"
+#include "control/model/changes.h"
+#include "control/model/listings.h"
 
 namespace weir {
-
-struct NamedCounter {
-  std::string name;
-  std::uint64_t value = 0;
-};
 
 boost::json::value to_json(const ServiceSpec& spec);
 boost::json::value to_json(const ServerSpec& spec);
@@ -32,13 +28,16 @@ boost::json::value to_json(const ServerListing& server);
 boost::json::value to_json(const ConnectionListing& connection);
 boost::json::value to_json(const IpvsTimeouts& timeouts);
 boost::json::value to_json(const SyncDaemonSpec& daemon);
-boost::json::value to_json(const ServiceTable::Setting& setting);
+boost::json::value to_json(const SettingListing& setting);
 boost::json::value to_json(const ServiceOption& option);
 boost::json::value to_json(const AddressRange& range);
 boost::json::value to_json(const LocalAddressListing& addresses);
 boost::json::value to_json(const MarkRuleSpec& rule);
 boost::json::value to_json(const WorkerListing& worker);
 boost::json::value to_json(const NamedCounter& counter);
+// {"change": "add_server", "service": "tcp/10.9.0.1/80", "spec": {...}} and the like: what it is,
+// and its members.
+boost::json::value to_json(const Change& change);
 // {"error": {"code": "NOT_FOUND", "message": "..."}}; not for an OK status.
 boost::json::value to_json(const absl::Status& status);
 
@@ -59,7 +58,7 @@ absl::StatusOr<IpvsTimeouts> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<SyncDaemonSpec> from_json(const boost::json::value& json);
 template <>
-absl::StatusOr<ServiceTable::Setting> from_json(const boost::json::value& json);
+absl::StatusOr<SettingListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<ServiceOption> from_json(const boost::json::value& json);
 template <>
@@ -72,6 +71,26 @@ template <>
 absl::StatusOr<WorkerListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<NamedCounter> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<Change> from_json(const boost::json::value& json);
+
+// Many changes: as one, of which all or nothing is done, or each by itself.
+struct ChangesRequest {
+  bool each_alone = false;
+  Plan plan;
+};
+// What has become of such: which could not be, counted from 0.
+struct ChangeFailure {
+  std::uint32_t change = 0;
+  absl::Status status;
+};
+template <>
+absl::StatusOr<ChangesRequest> from_json(const boost::json::value& json);
+boost::json::value to_json(const ChangesRequest& request);
+// {"failures": [{"change": 3, "error": {...}}]}
+boost::json::value to_json(const std::vector<ChangeFailure>& failures);
+template <>
+absl::StatusOr<std::vector<ChangeFailure>> from_json(const boost::json::value& json);
 
 // What to_json(Status) wrote; Internal where `json` is something else.
 absl::Status status_from_json(const boost::json::value& json);

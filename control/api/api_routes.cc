@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/api/api_routes.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
@@ -24,13 +25,15 @@ namespace {
 namespace json = boost::json;
 
 // One slice of a listing: at most so many real servers, or places of a connection table.
-constexpr std::size_t kServersPerSlice = 64;
+constexpr std::size_t kServersPerSlice = 32;
 constexpr std::uint32_t kPlacesPerSlice = 128;
+constexpr std::uint32_t kSlotsPerSlice = 4096;
 
 struct Call {
-  ServiceTable& table;
+  LiveModel& model;
   const std::string& body;
   std::vector<std::string> names;  // what stands for the *s of the route
+  Respond respond;
 };
 
 int http_status(absl::StatusCode code) {
@@ -66,21 +69,27 @@ ApiReply reply(const absl::Status& status) {
   return result;
 }
 
-// Reads the body as a Type and hands it to `use`, which returns a Status.
+void commit(const Call& call, Change change) {
+  call.model.commit({std::move(change)}, [respond = call.respond](const CommitResult& result) {
+    respond(reply(result.status));
+  });
+}
+
+// Reads the body as a Type and hands it to `use`.
 template <class Type, class Use>
-ApiReply with_body(const Call& call, Use use) {
+void with_body(const Call& call, Use use) {
   const auto value = parse_json(call.body);
-  if (!value.ok()) return reply(value.status());
+  if (!value.ok()) return call.respond(reply(value.status()));
   const auto typed = from_json<Type>(*value);
-  if (!typed.ok()) return reply(typed.status());
-  return reply(absl::Status(use(*typed)));
+  if (!typed.ok()) return call.respond(reply(typed.status()));
+  use(*typed);
 }
 
 template <class Use>
-ApiReply with_service(const Call& call, Use use) {
+void with_service(const Call& call, Use use) {
   const auto key = key_from_path(call.names[0], call.names[1], call.names[2]);
-  if (!key.ok()) return reply(key.status());
-  return use(*key);
+  if (!key.ok()) return call.respond(reply(key.status()));
+  use(*key);
 }
 
 absl::Status other_than_named() {
@@ -91,87 +100,91 @@ absl::Status other_than_named() {
 // {"services": [...]}, some real servers at a time.
 class ServicesText {
  public:
-  explicit ServicesText(std::vector<ServiceListing> services) : services_(std::move(services)) {}
+  explicit ServicesText(std::function<std::optional<ServiceListing>()> next)
+      : next_(std::move(next)) {}
 
+  // A service, or more real servers of the one before.
   bool append_slice(std::string& text) {
-    if (service_ == 0 && server_ == 0) text += "{\"services\":[";
-    for (std::size_t i = 0; i < kServersPerSlice && service_ < services_.size(); ++i)
-      append_one(text);
-    if (service_ < services_.size()) return true;
-    text += "]}";
-    return false;
+    auto service = next_();
+    if (!service) {
+      text += last_.empty() ? "{\"services\":[]}" : "]}]}";
+      return false;
+    }
+    json::object object = service_without_servers(*service);
+    const bool goes_on = !last_.empty() && *last_key_ == service->spec.key;
+    if (!goes_on) {
+      text += last_.empty() ? "{\"services\":[" : "]},\n";
+      text += json::serialize(object);
+      text.back() = ',';  // the closing brace comes after the real servers
+      text += "\"servers\":[";
+      last_key_ = service->spec.key;
+      last_ = "service";
+    }
+    for (const ServerListing& server : service->servers) {
+      if (last_ == "server") text += ",";
+      text += json::serialize(to_json(server));
+      last_ = "server";
+    }
+    return true;
   }
 
  private:
-  // A real server; before the first one of a service the service itself.
-  void append_one(std::string& text) {
-    const ServiceListing& service = services_[service_];
-    if (server_ == 0) {
-      if (service_ != 0) text += ",\n";
-      text += json::serialize(service_without_servers(service));
-      text.back() = ',';  // the closing brace comes after the real servers
-      text += "\"servers\":[";
-    }
-    if (server_ < service.servers.size()) {
-      if (server_ != 0) text += ",";
-      text += json::serialize(to_json(service.servers[server_++]));
-    }
-    if (server_ < service.servers.size()) return;
-    text += "]}";
-    ++service_;
-    server_ = 0;
-  }
-
-  std::vector<ServiceListing> services_;
-  std::size_t service_ = 0;
-  std::size_t server_ = 0;
+  std::function<std::optional<ServiceListing>()> next_;
+  std::optional<ServiceKey> last_key_;
+  std::string_view last_;  // what was written last
 };
 
-ApiReply services_reply(std::vector<ServiceListing> services) {
-  auto text = std::make_shared<ServicesText>(std::move(services));
-  return {.next_slice = [text](std::string& into) { return text->append_slice(into); }};
+void respond_services(const Call& call, std::function<std::optional<ServiceListing>()> next) {
+  auto text = std::make_shared<ServicesText>(std::move(next));
+  call.respond({.next_slice = [text](std::string& into) { return text->append_slice(into); }});
 }
 
-ApiReply list_services(const Call& call) { return services_reply(call.table.list()); }
-
-ApiReply add_service(const Call& call) {
-  return with_body<ServiceSpec>(
-      call, [&](const ServiceSpec& spec) { return call.table.add_service(spec); });
-}
-
-ApiReply flush(const Call& call) { return reply(call.table.flush()); }
-
-ApiReply find_service(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
-    auto service = call.table.find(key);
-    if (!service.ok()) return reply(service.status());
-    return services_reply({*std::move(service)});
+void list_services(const Call& call) {
+  respond_services(call, [cursor = ServiceCursor{}, &model = call.model]() mutable {
+    return model.list_services(cursor, kServersPerSlice);
   });
 }
 
-ApiReply edit_service(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
-    return with_body<ServiceSpec>(call, [&](const ServiceSpec& spec) {
-      return spec.key == key ? call.table.edit_service(spec) : other_than_named();
+void add_service(const Call& call) {
+  with_body<ServiceSpec>(call, [&](const ServiceSpec& spec) { commit(call, AddService{spec}); });
+}
+
+void flush(const Call& call) { commit(call, DeleteAllServices{}); }
+
+void find_service(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
+    auto service = call.model.find(key);
+    if (!service.ok()) return call.respond(reply(service.status()));
+    respond_services(call, [next = std::optional(*std::move(service))]() mutable {
+      return std::exchange(next, std::nullopt);
     });
   });
 }
 
-ApiReply delete_service(const Call& call) {
-  return with_service(call,
-                      [&](const ServiceKey& key) { return reply(call.table.delete_service(key)); });
+void edit_service(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
+    with_body<ServiceSpec>(call, [&](const ServiceSpec& spec) {
+      if (spec.key != key) return call.respond(reply(other_than_named()));
+      commit(call, EditService{spec});
+    });
+  });
 }
 
-ApiReply zero_service(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) { return reply(call.table.zero(key)); });
+void delete_service(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) { commit(call, DeleteService{key}); });
 }
 
-ApiReply zero_all(const Call& call) { return reply(call.table.zero(std::nullopt)); }
+void zero_service(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) { call.respond(reply(call.model.zero(key))); });
+}
 
-ApiReply add_server(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
-    return with_body<ServerSpec>(
-        call, [&](const ServerSpec& spec) { return call.table.add_server(key, spec); });
+void zero_all(const Call& call) { call.respond(reply(call.model.zero(std::nullopt))); }
+
+void add_server(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
+    with_body<ServerSpec>(call, [&](const ServerSpec& spec) {
+      commit(call, AddServer{key, spec});
+    });
   });
 }
 
@@ -188,33 +201,65 @@ absl::StatusOr<ServerName> server_name(const Call& call) {
   return ServerName{*address, static_cast<std::uint16_t>(*port)};
 }
 
-ApiReply edit_server(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
+void edit_server(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
     const auto name = server_name(call);
-    if (!name.ok()) return reply(name.status());
-    return with_body<ServerSpec>(call, [&](const ServerSpec& spec) {
+    if (!name.ok()) return call.respond(reply(name.status()));
+    with_body<ServerSpec>(call, [&](const ServerSpec& spec) {
       const bool same = spec.address == name->address && spec.port == name->port;
-      return same ? call.table.edit_server(key, spec) : other_than_named();
+      if (!same) return call.respond(reply(other_than_named()));
+      commit(call, EditServer{key, spec});
     });
   });
 }
 
-ApiReply delete_server(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
+void delete_server(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
     const auto name = server_name(call);
-    if (!name.ok()) return reply(name.status());
-    return reply(call.table.delete_server(key, name->address, name->port));
+    if (!name.ok()) return call.respond(reply(name.status()));
+    commit(call, DeleteServer{key, name->address, name->port});
   });
 }
 
-ApiReply change_option(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
-    return with_body<ServiceOption>(call, [&](const ServiceOption& option) {
-      return option.name == call.names[3] ? call.table.set_service_option(key, option)
-                                          : other_than_named();
+void change_option(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
+    with_body<ServiceOption>(call, [&](const ServiceOption& option) {
+      if (option.name != call.names[3]) return call.respond(reply(other_than_named()));
+      commit(call, SetServiceOption{key, option});
     });
   });
 }
+
+// ---- Many changes ----
+
+// What has become of changes that each stand alone.
+struct Outcomes {
+  std::vector<ChangeFailure> failures;
+  std::size_t left = 0;
+  Respond respond;
+};
+
+void commit_each_alone(LiveModel& model, Plan plan, Respond respond) {
+  if (plan.empty()) return respond(reply(to_json(std::vector<ChangeFailure>{})));
+  auto outcomes = std::make_shared<Outcomes>();
+  outcomes->left = plan.size();
+  outcomes->respond = std::move(respond);
+  for (std::uint32_t i = 0; i < plan.size(); ++i) {
+    model.commit({std::move(plan[i])}, [outcomes, i](const CommitResult& result) {
+      if (!result.status.ok()) outcomes->failures.push_back({i, result.status});
+      if (--outcomes->left != 0) return;
+      std::sort(outcomes->failures.begin(), outcomes->failures.end(),
+                [](const auto& a, const auto& b) { return a.change < b.change; });
+      outcomes->respond(reply(to_json(outcomes->failures)));
+    });
+  }
+}
+
+void change_many(const Call& call) {
+  answer_changes(call.model, read_changes(call.body), call.respond);
+}
+
+// ---- Local addresses, rules for marks ----
 
 // FIRST and LAST, which are the names from `at` on.
 absl::StatusOr<AddressRange> range_name(const Call& call, std::size_t at) {
@@ -225,38 +270,42 @@ absl::StatusOr<AddressRange> range_name(const Call& call, std::size_t at) {
   return AddressRange{*first, *last};
 }
 
-ApiReply list_local_addresses(const Call& call) {
-  json::array ranges;
-  for (const LocalAddressListing& range : call.table.local_addresses())
-    ranges.push_back(to_json(range));
-  return reply(json::object{{"local_addresses", std::move(ranges)}});
+template <class Items>
+ApiReply reply_list(const char* name, const Items& items) {
+  json::array list;
+  for (const auto& item : items) list.push_back(to_json(item));
+  return reply(json::object{{name, std::move(list)}});
 }
 
-ApiReply add_common_addresses(const Call& call) {
-  return with_body<AddressRange>(call, [&](const AddressRange& range) {
-    return call.table.add_local_addresses(range, std::nullopt);
+void list_local_addresses(const Call& call) {
+  call.respond(reply_list("local_addresses", call.model.local_addresses()));
+}
+
+void add_common_addresses(const Call& call) {
+  with_body<AddressRange>(call, [&](const AddressRange& range) {
+    commit(call, AddLocalAddresses{range, std::nullopt});
   });
 }
 
-ApiReply add_service_addresses(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
-    return with_body<AddressRange>(call, [&](const AddressRange& range) {
-      return call.table.add_local_addresses(range, key);
+void add_service_addresses(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
+    with_body<AddressRange>(call, [&](const AddressRange& range) {
+      commit(call, AddLocalAddresses{range, key});
     });
   });
 }
 
-ApiReply delete_common_addresses(const Call& call) {
+void delete_common_addresses(const Call& call) {
   const auto range = range_name(call, 0);
-  if (!range.ok()) return reply(range.status());
-  return reply(call.table.delete_local_addresses(*range, std::nullopt));
+  if (!range.ok()) return call.respond(reply(range.status()));
+  commit(call, DeleteLocalAddresses{*range, std::nullopt});
 }
 
-ApiReply delete_service_addresses(const Call& call) {
-  return with_service(call, [&](const ServiceKey& key) {
+void delete_service_addresses(const Call& call) {
+  with_service(call, [&](const ServiceKey& key) {
     const auto range = range_name(call, 3);
-    if (!range.ok()) return reply(range.status());
-    return reply(call.table.delete_local_addresses(*range, key));
+    if (!range.ok()) return call.respond(reply(range.status()));
+    commit(call, DeleteLocalAddresses{*range, key});
   });
 }
 
@@ -266,98 +315,103 @@ absl::StatusOr<std::uint32_t> rule_number(const Call& call) {
   return *number;
 }
 
-ApiReply list_mark_rules(const Call& call) {
-  json::array rules;
-  for (const MarkRuleSpec& rule : call.table.mark_rules()) rules.push_back(to_json(rule));
-  return reply(json::object{{"mark_rules", std::move(rules)}});
+void list_mark_rules(const Call& call) {
+  call.respond(reply_list("mark_rules", call.model.mark_rules()));
 }
 
-ApiReply append_mark_rule(const Call& call) {
-  return with_body<MarkRuleSpec>(
-      call, [&](const MarkRuleSpec& rule) { return call.table.add_mark_rule(rule, std::nullopt); });
+void append_mark_rule(const Call& call) {
+  with_body<MarkRuleSpec>(call, [&](const MarkRuleSpec& rule) {
+    commit(call, AddMarkRule{rule, std::nullopt});
+  });
 }
 
-ApiReply insert_mark_rule(const Call& call) {
+void insert_mark_rule(const Call& call) {
   const auto number = rule_number(call);
-  if (!number.ok()) return reply(number.status());
-  return with_body<MarkRuleSpec>(
-      call, [&](const MarkRuleSpec& rule) { return call.table.add_mark_rule(rule, *number); });
+  if (!number.ok()) return call.respond(reply(number.status()));
+  with_body<MarkRuleSpec>(call, [&](const MarkRuleSpec& rule) {
+    commit(call, AddMarkRule{rule, *number});
+  });
 }
 
-ApiReply delete_mark_rule(const Call& call) {
+void delete_mark_rule(const Call& call) {
   const auto number = rule_number(call);
-  if (!number.ok()) return reply(number.status());
-  return reply(call.table.delete_mark_rule(*number));
+  if (!number.ok()) return call.respond(reply(number.status()));
+  commit(call, DeleteMarkRule{*number});
 }
 
-ApiReply list_connections(const Call& call) {
+// ---- The rest ----
+
+void list_connections(const Call& call) {
   auto cursor = std::make_shared<ConnectionCursor>();
-  const ServiceTable& table = call.table;
-  return {.content_type = "application/x-ndjson",
-          .next_slice = [cursor, &table](std::string& text) {
-            return table.visit_connections(*cursor, kPlacesPerSlice,
-                                           [&text](const ConnectionListing& connection) {
-                                             text += json::serialize(to_json(connection));
-                                             text += '\n';
-                                           });
-          }};
+  call.respond({.content_type = "application/x-ndjson",
+                .next_slice = [cursor, &model = call.model](std::string& text) {
+                  return model.visit_connections(*cursor, kPlacesPerSlice,
+                                                 [&text](const ConnectionListing& connection) {
+                                                   text += json::serialize(to_json(connection));
+                                                   text += '\n';
+                                                 });
+                }});
 }
 
-ApiReply get_timeouts(const Call& call) { return reply(to_json(call.table.timeouts())); }
+void get_timeouts(const Call& call) { call.respond(reply(to_json(call.model.timeouts()))); }
 
-ApiReply set_timeouts(const Call& call) {
-  return with_body<IpvsTimeouts>(
-      call, [&](const IpvsTimeouts& timeouts) { return call.table.set_timeouts(timeouts); });
+void set_timeouts(const Call& call) {
+  with_body<IpvsTimeouts>(
+      call, [&](const IpvsTimeouts& timeouts) { commit(call, SetTimeouts{timeouts}); });
 }
 
-ApiReply list_daemons(const Call& call) {
-  json::array daemons;
-  for (const SyncDaemonSpec& daemon : call.table.sync_daemons()) daemons.push_back(to_json(daemon));
-  return reply(json::object{{"sync_daemons", std::move(daemons)}});
+void list_daemons(const Call& call) {
+  call.respond(reply_list("sync_daemons", call.model.sync_daemons()));
 }
 
-ApiReply start_daemon(const Call& call) {
-  return with_body<SyncDaemonSpec>(
-      call, [&](const SyncDaemonSpec& daemon) { return call.table.start_sync_daemon(daemon); });
+void start_daemon(const Call& call) {
+  with_body<SyncDaemonSpec>(call, [&](const SyncDaemonSpec& daemon) {
+    call.respond(reply(call.model.start_sync_daemon(daemon)));
+  });
 }
 
-ApiReply stop_daemon(const Call& call) {
+void stop_daemon(const Call& call) {
   const auto role = role_from_name(call.names[0]);
-  if (!role.ok()) return reply(role.status());
-  return reply(call.table.stop_sync_daemon(*role));
+  if (!role.ok()) return call.respond(reply(role.status()));
+  call.respond(reply(call.model.stop_sync_daemon(*role)));
 }
 
-ApiReply list_workers(const Call& call) {
-  json::array workers;
-  for (const WorkerListing& worker : call.table.workers()) workers.push_back(to_json(worker));
-  return reply(json::object{{"workers", std::move(workers)}});
+void list_workers(const Call& call) {
+  struct Listing {
+    WorkerCursor cursor;
+    const char* before = "{\"workers\":[";
+  };
+  auto listing = std::make_shared<Listing>();
+  call.respond({.next_slice = [listing, &model = call.model](std::string& text) {
+    const bool more =
+        model.visit_workers(listing->cursor, kSlotsPerSlice, [&](const WorkerListing& worker) {
+          text += std::exchange(listing->before, ",");
+          text += json::serialize(to_json(worker));
+        });
+    if (!more) text += "]}";
+    return more;
+  }});
 }
 
-ApiReply list_counters(const Call& call) {
-  json::array counters;
-  for (const auto& [name, value] : call.table.counters())
-    counters.push_back(to_json(NamedCounter{name, value}));
-  return reply(json::object{{"counters", std::move(counters)}});
+void list_counters(const Call& call) {
+  call.respond(reply_list("counters", call.model.counters()));
 }
 
-ApiReply list_settings(const Call& call) {
-  json::array settings;
-  for (const ServiceTable::Setting& setting : call.table.settings())
-    settings.push_back(to_json(setting));
-  return reply(json::object{{"settings", std::move(settings)}});
+void list_settings(const Call& call) {
+  call.respond(reply_list("settings", call.model.settings()));
 }
 
-ApiReply change_setting(const Call& call) {
-  return with_body<ServiceTable::Setting>(call, [&](const ServiceTable::Setting& setting) {
-    return setting.name == call.names[0] ? call.table.set_setting(setting.name, setting.value)
-                                         : other_than_named();
+void change_setting(const Call& call) {
+  with_body<SettingListing>(call, [&](const SettingListing& setting) {
+    if (setting.name != call.names[0]) return call.respond(reply(other_than_named()));
+    commit(call, SetSetting{setting.name, setting.value});
   });
 }
 
 struct Route {
   std::string_view method;
   std::string_view path;  // * stands for one element
-  ApiReply (*handle)(const Call& call);
+  void (*handle)(const Call& call);
 };
 
 constexpr std::array kRoutes = {
@@ -374,6 +428,7 @@ constexpr std::array kRoutes = {
     Route{"PUT", "/v1/services/*/*/*/options/*", change_option},
     Route{"POST", "/v1/services/*/*/*/local-addresses", add_service_addresses},
     Route{"DELETE", "/v1/services/*/*/*/local-addresses/*/*", delete_service_addresses},
+    Route{"POST", "/v1/changes", change_many},
     Route{"GET", "/v1/local-addresses", list_local_addresses},
     Route{"POST", "/v1/local-addresses", add_common_addresses},
     Route{"DELETE", "/v1/local-addresses/*/*", delete_common_addresses},
@@ -422,13 +477,39 @@ std::optional<std::vector<std::string>> match(std::string_view pattern, std::str
 
 }  // namespace
 
-ApiReply answer(ServiceTable& table, const ApiRequest& request) {
+bool is_changes_request(const std::string& method, const std::string& path) {
+  return method == "POST" && path == "/v1/changes";
+}
+
+absl::StatusOr<ChangesRequest> read_changes(const std::string& body) {
+  const auto value = parse_json(body);
+  if (!value.ok()) return value.status();
+  return from_json<ChangesRequest>(*value);
+}
+
+void answer_changes(LiveModel& model, absl::StatusOr<ChangesRequest> request, Respond respond) {
+  if (!request.ok()) return respond(reply(request.status()));
+  if (request->each_alone) {
+    return commit_each_alone(model, std::move(request->plan), std::move(respond));
+  }
+  model.commit(std::move(request->plan),
+               [respond = std::move(respond)](const CommitResult& result) {
+                 if (result.status.ok()) return respond(reply(result.status));
+                 ApiReply refusal = reply(result.status);
+                 json::object body = to_json(result.status).as_object();
+                 body["change"] = result.change;
+                 refusal.body = json::serialize(body);
+                 respond(std::move(refusal));
+               });
+}
+
+void answer(LiveModel& model, const ApiRequest& request, Respond respond) {
   std::string methods;
   for (const Route& route : kRoutes) {
     auto names = match(route.path, request.path);
     if (!names) continue;
     if (route.method == request.method)
-      return route.handle({table, request.body, *std::move(names)});
+      return route.handle({model, request.body, *std::move(names), std::move(respond)});
     methods.append(" ").append(route.method);
   }
   const bool no_such_path = methods.empty();
@@ -438,7 +519,7 @@ ApiReply answer(ServiceTable& table, const ApiRequest& request) {
   ApiReply result =
       reply(to_json(absl::UnimplementedError(absl::string_view(sentence.data(), sentence.size()))));
   result.http_status = no_such_path ? 404 : 405;
-  return result;
+  respond(std::move(result));
 }
 
 }  // namespace weir

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The API's resources: what each request does to the ServiceTable. No sockets here.
+// The API's resources: what each request does to the LiveModel. No sockets here.
 //
 //   GET POST DELETE  /v1/services                          all; add one; remove all
 //   GET PUT DELETE   /v1/services/SERVICE                  SERVICE: tcp/10.0.0.1/80, fwmark/ipv4/7
@@ -7,6 +7,8 @@
 //   POST             /v1/services/SERVICE/servers          add a real server
 //   PUT DELETE       /v1/services/SERVICE/servers/ADDRESS/PORT
 //   PUT              /v1/services/SERVICE/options/NAME     {"name", "value"}
+//   POST             /v1/changes                           {"changes": [...]}: all or nothing, or
+//                                                          with "each_alone": true each by itself
 //   POST             /v1/services/SERVICE/local-addresses  {"first", "last"}; for FullNAT
 //   DELETE           /v1/services/SERVICE/local-addresses/FIRST/LAST
 //   GET POST         /v1/local-addresses                   of all services; add for all
@@ -24,10 +26,15 @@
 // Thread: the control thread only.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 
-#include "control/model/service_table.h"
+#include <absl/status/statusor.h>
+
+#include "control/api/api_json.h"
+
+#include "control/live/live_model.h"
 
 namespace weir {
 
@@ -46,6 +53,15 @@ struct ApiReply {
   std::function<bool(std::string& text)> next_slice;
 };
 
-ApiReply answer(ServiceTable& table, const ApiRequest& request);
+using Respond = std::function<void(ApiReply)>;
+
+// Calls `respond` once, perhaps before it returns, perhaps when the workers have what was changed.
+void answer(LiveModel& model, const ApiRequest& request, Respond respond);
+
+// Requests of this kind may be long: how long, and the reading of their body, by any thread.
+inline constexpr std::size_t kLongestChanges = std::size_t{64} << 20;
+bool is_changes_request(const std::string& method, const std::string& path);
+absl::StatusOr<ChangesRequest> read_changes(const std::string& body);
+void answer_changes(LiveModel& model, absl::StatusOr<ChangesRequest> request, Respond respond);
 
 }  // namespace weir

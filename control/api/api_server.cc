@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -18,7 +19,9 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/error.hpp>
@@ -105,7 +108,9 @@ class ApiServer::Session : public std::enable_shared_from_this<Session> {
  private:
   void parse();
   void read_more();
+  bool is_too_large();
   void respond();
+  void read_elsewhere(std::string body, Respond respond);
   void send(ApiReply reply, KeepAlive keep_alive);
   void send_slice();
   // Writes the text and then calls `next`, unless the connection is broken.
@@ -124,15 +129,16 @@ class ApiServer::Session : public std::enable_shared_from_this<Session> {
 
 class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
  public:
-  Listener(asio::io_context& io, std::string path, ServiceTable& table)
-      : acceptor_(io), sweeper_(io), path_(std::move(path)), table_(&table) {}
+  Listener(asio::io_context& io, std::string path, LiveModel& model)
+      : acceptor_(io), sweeper_(io), path_(std::move(path)), model_(&model) {}
 
   absl::Status open();
   void run();
   void stop();
   void forget(Session* session);
+  asio::thread_pool& helper() { return helper_; }
   // Null once stopped.
-  ServiceTable* table() const { return table_; }
+  LiveModel* model() const { return model_; }
 
  private:
   Error bind();
@@ -141,8 +147,9 @@ class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
   stream_protocol::acceptor acceptor_;
   asio::steady_timer sweeper_;
   std::string path_;
-  ServiceTable* table_;
+  LiveModel* model_;
   std::set<Session*> sessions_;
+  asio::thread_pool helper_{1};
   bool accepting_ = false;
 };
 
@@ -185,17 +192,18 @@ void ApiServer::Listener::run() {
 }
 
 void ApiServer::Listener::stop() {
-  table_ = nullptr;
+  model_ = nullptr;
   Error ignored;
   acceptor_.close(ignored);
   sweeper_.cancel();
   for (Session* session : sessions_) session->close();
+  helper_.join();
   std::error_code also_ignored;
   std::filesystem::remove(path_, also_ignored);
 }
 
 void ApiServer::Listener::accept() {
-  if (accepting_ || table_ == nullptr || sessions_.size() >= kMaxSessions) return;
+  if (accepting_ || model_ == nullptr || sessions_.size() >= kMaxSessions) return;
   accepting_ = true;
   acceptor_.async_accept([self = shared_from_this()](Error error, stream_protocol::socket socket) {
     self->accepting_ = false;
@@ -216,7 +224,7 @@ void ApiServer::Listener::forget(Session* session) {
 void ApiServer::Listener::sweep() {
   sweeper_.expires_after(kSweepInterval);
   sweeper_.async_wait([self = shared_from_this()](Error error) {
-    if (error || self->table_ == nullptr) return;
+    if (error || self->model_ == nullptr) return;
     const Clock::time_point now = Clock::now();
     for (Session* session : self->sessions_)
       if (session->is_overdue(now)) session->close();
@@ -230,15 +238,28 @@ ApiServer::Session::~Session() { listener_->forget(this); }
 void ApiServer::Session::read_request() {
   deadline_ = Clock::now() + kPatience;
   parser_.emplace();
-  parser_->eager(true);  // the body, too, not only the header
   parser_->header_limit(kHeaderLimit);
-  parser_->body_limit(kBodyLimit);
+  parser_->body_limit(kLongestChanges);
   parse();
+}
+
+// Only lists of changes may be long.
+bool ApiServer::Session::is_too_large() {
+  const auto& request = parser_->get();
+  const bool changes =
+      is_changes_request(std::string(request.method_string()), std::string(request.target()));
+  return !changes && std::max<std::uint64_t>(parser_->content_length().value_or(0),
+                                             request.body().size()) > kBodyLimit;
 }
 
 void ApiServer::Session::parse() {
   Error error;
-  if (unread_.size() != 0) unread_.consume(parser_->put(unread_.data(), error));
+  // The header first, then the body.
+  while (unread_.size() != 0 && !parser_->is_done() && !error) {
+    parser_->eager(parser_->is_header_done());
+    unread_.consume(parser_->put(unread_.data(), error));
+    if (parser_->is_header_done() && is_too_large()) error = http::error::body_limit;
+  }
   if (error && error != http::error::need_more) return send(unreadable(error), KeepAlive::no);
   if (parser_->is_done()) return respond();
   read_more();
@@ -254,12 +275,35 @@ void ApiServer::Session::read_more() {
 }
 
 void ApiServer::Session::respond() {
-  if (listener_->table() == nullptr) return;
+  if (listener_->model() == nullptr) return;
   const auto& request = parser_->get();
-  send(answer(*listener_->table(), {.method = std::string(request.method_string()),
-                                    .path = std::string(request.target()),
-                                    .body = request.body()}),
-       request.keep_alive() ? KeepAlive::yes : KeepAlive::no);
+  const KeepAlive keep_alive = request.keep_alive() ? KeepAlive::yes : KeepAlive::no;
+  // While weir is at work on it, the client may take its time.
+  deadline_ = Clock::time_point::max();
+  Respond respond = [self = shared_from_this(), keep_alive](ApiReply reply) {
+    self->send(std::move(reply), keep_alive);
+  };
+  ApiRequest asked{.method = std::string(request.method_string()),
+                   .path = std::string(request.target()),
+                   .body = std::move(parser_->get().body())};
+  if (is_changes_request(asked.method, asked.path)) {
+    read_elsewhere(std::move(asked.body), std::move(respond));
+  } else {
+    answer(*listener_->model(), asked, std::move(respond));
+  }
+}
+
+// Long lists take long to read.
+void ApiServer::Session::read_elsewhere(std::string body, Respond respond) {
+  asio::post(listener_->helper(), [self = shared_from_this(), body = std::move(body),
+                                   respond = std::move(respond)]() mutable {
+    auto executor = self->socket_.get_executor();
+    asio::post(executor, [self = std::move(self), request = read_changes(body),
+                          respond = std::move(respond)]() mutable {
+      LiveModel* const model = self->listener_->model();
+      if (model != nullptr) answer_changes(*model, std::move(request), std::move(respond));
+    });
+  });
 }
 
 void ApiServer::Session::send(ApiReply reply, KeepAlive keep_alive) {
@@ -271,7 +315,7 @@ void ApiServer::Session::send(ApiReply reply, KeepAlive keep_alive) {
 }
 
 void ApiServer::Session::send_slice() {
-  if (listener_->table() == nullptr) return;
+  if (listener_->model() == nullptr) return;
   std::string text;
   const bool more = reply_.next_slice(text);
   std::string chunks = text.empty() ? "" : chunk(text);
@@ -295,8 +339,8 @@ void ApiServer::Session::finish() {
 
 absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::open(asio::io_context& io,
                                                            const std::string& socket_path,
-                                                           ServiceTable& table) {
-  auto listener = std::make_shared<Listener>(io, socket_path, table);
+                                                           LiveModel& model) {
+  auto listener = std::make_shared<Listener>(io, socket_path, model);
   if (absl::Status status = listener->open(); !status.ok()) return status;
   listener->run();
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(listener)));

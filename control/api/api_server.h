@@ -11,7 +11,7 @@
 
 #include <absl/status/statusor.h>
 
-#include "control/model/service_table.h"
+#include "control/live/live_model.h"
 
 namespace boost::asio {
 class io_context;
@@ -26,7 +26,7 @@ class ApiServer {
   // outlive the server.
   static absl::StatusOr<std::unique_ptr<ApiServer>> open(boost::asio::io_context& io,
                                                          const std::string& socket_path,
-                                                         ServiceTable& table);
+                                                         LiveModel& model);
   // Stops answering and removes the socket.
   ~ApiServer();
 

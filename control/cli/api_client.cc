@@ -54,15 +54,6 @@ absl::Status unexpected(const std::string& path) {
                 "weir answered " + path + " in an unknown form: is it of another version?");
 }
 
-std::string server_path(const ServiceKey& key, const IpAddress& address, std::uint16_t port) {
-  return "/v1/services/" + path_of(key) + "/servers/" + address.to_string() + "/" +
-         std::to_string(port);
-}
-
-std::string local_addresses_path(const std::optional<ServiceKey>& service) {
-  return service ? "/v1/services/" + path_of(*service) + "/local-addresses" : "/v1/local-addresses";
-}
-
 // Cuts pieces of a body into lines.
 class LineReader {
  public:
@@ -199,12 +190,17 @@ absl::Status ApiClient::change(Method method, const std::string& path) {
   return transport_->exchange(method, path, "", [](std::string_view) {});
 }
 
-absl::StatusOr<json::value> ApiClient::get(const std::string& path) {
+absl::StatusOr<json::value> ApiClient::exchange(Method method, const std::string& path,
+                                                std::string body) {
   std::string text;
   const absl::Status result = transport_->exchange(
-      Method::get, path, "", [&text](std::string_view piece) { text.append(piece); });
+      method, path, std::move(body), [&text](std::string_view piece) { text.append(piece); });
   if (!result.ok()) return result;
   return parse_json(text);
+}
+
+absl::StatusOr<json::value> ApiClient::get(const std::string& path) {
+  return exchange(Method::get, path, "");
 }
 
 template <class Item>
@@ -223,60 +219,20 @@ absl::StatusOr<std::vector<Item>> ApiClient::get_list(const std::string& path, c
   return items;
 }
 
-absl::Status ApiClient::add_service(const ServiceSpec& spec) {
-  return change(Method::post, "/v1/services", to_json(spec));
+absl::Status ApiClient::commit(const Change& change) {
+  const ChangesRequest request{.plan = {change}};
+  return this->change(Method::post, "/v1/changes", to_json(request));
 }
 
-absl::Status ApiClient::edit_service(const ServiceSpec& spec) {
-  return change(Method::put, "/v1/services/" + path_of(spec.key), to_json(spec));
-}
-
-absl::Status ApiClient::delete_service(const ServiceKey& key) {
-  return change(Method::remove, "/v1/services/" + path_of(key));
-}
-
-absl::Status ApiClient::flush() { return change(Method::remove, "/v1/services"); }
-
-absl::Status ApiClient::add_server(const ServiceKey& key, const ServerSpec& spec) {
-  return change(Method::post, "/v1/services/" + path_of(key) + "/servers", to_json(spec));
-}
-
-absl::Status ApiClient::edit_server(const ServiceKey& key, const ServerSpec& spec) {
-  return change(Method::put, server_path(key, spec.address, spec.port), to_json(spec));
-}
-
-absl::Status ApiClient::delete_server(const ServiceKey& key, const IpAddress& address,
-                                      std::uint16_t port) {
-  return change(Method::remove, server_path(key, address, port));
-}
-
-absl::Status ApiClient::set_service_option(const ServiceKey& key, const ServiceOption& option) {
-  return change(Method::put, "/v1/services/" + path_of(key) + "/options/" + option.name,
-                to_json(option));
-}
-
-absl::Status ApiClient::add_local_addresses(const AddressRange& range,
-                                            const std::optional<ServiceKey>& service) {
-  return change(Method::post, local_addresses_path(service), to_json(range));
-}
-
-absl::Status ApiClient::delete_local_addresses(const AddressRange& range,
-                                               const std::optional<ServiceKey>& service) {
-  return change(Method::remove, local_addresses_path(service) + "/" + range.first.to_string() +
-                                    "/" + range.last.to_string());
+absl::StatusOr<std::vector<ChangeFailure>> ApiClient::commit_each(Plan plan) {
+  const ChangesRequest request{.each_alone = true, .plan = std::move(plan)};
+  const auto value = exchange(Method::post, "/v1/changes", json::serialize(to_json(request)));
+  if (!value.ok()) return value.status();
+  return from_json<std::vector<ChangeFailure>>(*value);
 }
 
 absl::StatusOr<std::vector<LocalAddressListing>> ApiClient::local_addresses() {
   return get_list<LocalAddressListing>("/v1/local-addresses", "local_addresses");
-}
-
-absl::Status ApiClient::add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at) {
-  return change(Method::post, at ? "/v1/mark-rules/" + std::to_string(*at) : "/v1/mark-rules",
-                to_json(rule));
-}
-
-absl::Status ApiClient::delete_mark_rule(std::uint32_t number) {
-  return change(Method::remove, "/v1/mark-rules/" + std::to_string(number));
 }
 
 absl::StatusOr<std::vector<MarkRuleSpec>> ApiClient::mark_rules() {
@@ -320,10 +276,6 @@ absl::StatusOr<IpvsTimeouts> ApiClient::timeouts() {
   return from_json<IpvsTimeouts>(*value);
 }
 
-absl::Status ApiClient::set_timeouts(const IpvsTimeouts& timeouts) {
-  return change(Method::put, "/v1/timeouts", to_json(timeouts));
-}
-
 absl::Status ApiClient::start_sync_daemon(const SyncDaemonSpec& daemon) {
   return change(Method::post, "/v1/sync-daemons", to_json(daemon));
 }
@@ -344,13 +296,8 @@ absl::StatusOr<std::vector<NamedCounter>> ApiClient::counters() {
   return get_list<NamedCounter>("/v1/counters", "counters");
 }
 
-absl::StatusOr<std::vector<ServiceTable::Setting>> ApiClient::settings() {
-  return get_list<ServiceTable::Setting>("/v1/settings", "settings");
-}
-
-absl::Status ApiClient::set_setting(const std::string& name, const std::string& value) {
-  return change(Method::put, "/v1/settings/" + name,
-                to_json(ServiceTable::Setting{.name = name, .value = value, .help = ""}));
+absl::StatusOr<std::vector<SettingListing>> ApiClient::settings() {
+  return get_list<SettingListing>("/v1/settings", "settings");
 }
 
 }  // namespace weir

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calls a running weir through its socket. Blocking; for commands, not for the daemon.
 //
-// Errors are those of ServiceTable. Besides: Unavailable, where nothing answers on the socket, and
+// Errors are those of LiveModel. Besides: Unavailable, where nothing answers on the socket, and
 // PermissionDenied.
 #pragma once
 
@@ -17,7 +17,6 @@
 #include <boost/json/value.hpp>
 
 #include "control/api/api_json.h"
-#include "control/model/service_table.h"
 
 namespace weir {
 
@@ -31,22 +30,11 @@ class ApiClient {
   explicit ApiClient(std::string socket_path);
   ~ApiClient();
 
-  absl::Status add_service(const ServiceSpec& spec);
-  absl::Status edit_service(const ServiceSpec& spec);
-  absl::Status delete_service(const ServiceKey& key);
-  absl::Status flush();
-  absl::Status add_server(const ServiceKey& key, const ServerSpec& spec);
-  absl::Status edit_server(const ServiceKey& key, const ServerSpec& spec);
-  absl::Status delete_server(const ServiceKey& key, const IpAddress& address, std::uint16_t port);
+  absl::Status commit(const Change& change);
+  // Each by itself; those that could not be.
+  absl::StatusOr<std::vector<ChangeFailure>> commit_each(Plan plan);
 
-  absl::Status set_service_option(const ServiceKey& key, const ServiceOption& option);
-  absl::Status add_local_addresses(const AddressRange& range,
-                                   const std::optional<ServiceKey>& service);
-  absl::Status delete_local_addresses(const AddressRange& range,
-                                      const std::optional<ServiceKey>& service);
   absl::StatusOr<std::vector<LocalAddressListing>> local_addresses();
-  absl::Status add_mark_rule(const MarkRuleSpec& rule, std::optional<std::uint32_t> at);
-  absl::Status delete_mark_rule(std::uint32_t number);
   absl::StatusOr<std::vector<MarkRuleSpec>> mark_rules();
 
   absl::StatusOr<std::vector<ServiceListing>> list();
@@ -56,15 +44,13 @@ class ApiClient {
 
   absl::Status zero(const std::optional<ServiceKey>& key);
   absl::StatusOr<IpvsTimeouts> timeouts();
-  absl::Status set_timeouts(const IpvsTimeouts& timeouts);
   absl::Status start_sync_daemon(const SyncDaemonSpec& daemon);
   absl::Status stop_sync_daemon(SyncDaemonSpec::Role role);
   absl::StatusOr<std::vector<SyncDaemonSpec>> sync_daemons();
 
   absl::StatusOr<std::vector<WorkerListing>> workers();
   absl::StatusOr<std::vector<NamedCounter>> counters();
-  absl::StatusOr<std::vector<ServiceTable::Setting>> settings();
-  absl::Status set_setting(const std::string& name, const std::string& value);
+  absl::StatusOr<std::vector<SettingListing>> settings();
 
  private:
   class Transport;
@@ -73,6 +59,8 @@ class ApiClient {
   absl::Status change(Method method, const std::string& path, const boost::json::value& body);
   absl::Status change(Method method, const std::string& path);
   absl::StatusOr<boost::json::value> get(const std::string& path);
+  absl::StatusOr<boost::json::value> exchange(Method method, const std::string& path,
+                                              std::string body);
   template <class Item>
   absl::StatusOr<std::vector<Item>> get_list(const std::string& path, const char* member);
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <istream>
+#include <optional>
 #include <ostream>
 #include <sstream>
 #include <string_view>
@@ -19,6 +20,7 @@ namespace {
 constexpr int kSuccess = 0;
 constexpr int kListFailed = 1;
 constexpr int kFailed = 255;
+constexpr std::size_t kLinesAtOnce = 500;  // of `-R`, in one request
 
 // IPVS's error numbers mean different things to different commands.
 struct ErrorText {
@@ -61,6 +63,31 @@ std::string error_text(IpvsadmCommand command, const absl::Status& status) {
   return std::string(status.message());
 }
 
+// What the request changes of the configuration, if it does.
+std::optional<Change> change_of(const IpvsadmRequest& request) {
+  const ServiceSpec service = request.service.value_or(ServiceSpec{});
+  switch (request.command) {
+    case C::add_service:
+      return AddService{service};
+    case C::edit_service:
+      return EditService{service};
+    case C::delete_service:
+      return DeleteService{service.key};
+    case C::clear:
+      return DeleteAllServices{};
+    case C::add_server:
+      return AddServer{service.key, request.server};
+    case C::edit_server:
+      return EditServer{service.key, request.server};
+    case C::delete_server:
+      return DeleteServer{service.key, request.server.address, request.server.port};
+    case C::set_timeouts:
+      return SetTimeouts{request.timeouts};
+    default:
+      return std::nullopt;
+  }
+}
+
 enum class InRestore { no, yes };
 
 class IpvsadmRun {
@@ -81,6 +108,7 @@ class IpvsadmRun {
   int usage(const IpvsadmUsageError& error);
   int perform(const IpvsadmRequest& request);
   int restore();
+  int perform_batch();
   int list(const IpvsadmRequest& request);
   absl::Status change(const IpvsadmRequest& request);
   absl::Status print_services(const IpvsadmRequest& request);
@@ -97,6 +125,7 @@ class IpvsadmRun {
   NameLookup& names_;
   const CommandStreams& streams_;
   bool ends_restore_ = false;
+  std::vector<IpvsadmRequest> batch_;  // lines of `-R` that change something
 };
 
 int IpvsadmRun::run(std::span<const std::string> arguments, InRestore in_restore) {
@@ -115,11 +144,20 @@ int IpvsadmRun::run(std::span<const std::string> arguments, InRestore in_restore
       if (in_restore == InRestore::no) return restore();
       return usage(ipvsadm_try_help());
     default:
-      return perform(request);
+      break;
   }
+  if (in_restore == InRestore::yes && change_of(request)) {
+    batch_.push_back(request);
+    return kSuccess;
+  }
+  const int before = perform_batch();
+  if (ends_restore_) return before;
+  const int result = perform(request);
+  return result == kSuccess ? before : result;
 }
 
 int IpvsadmRun::usage(const IpvsadmUsageError& error) {
+  perform_batch();
   streams_.err << error.message << '\n';
   if (error.severity == IpvsadmUsageError::Severity::ends_restore) ends_restore_ = true;
   return error.exit_code;
@@ -138,6 +176,28 @@ int IpvsadmRun::restore() {
     const int line_result = run(arguments, InRestore::yes);
     if (ends_restore_) return line_result;
     if (line_result != kSuccess) result = line_result;
+    // Whoever types, or waits for each line, is answered at once.
+    const bool pause = batch_.size() >= kLinesAtOnce || streams_.in.rdbuf()->in_avail() <= 0;
+    const int batch_result = pause ? perform_batch() : kSuccess;
+    if (ends_restore_) return batch_result;
+    if (batch_result != kSuccess) result = batch_result;
+  }
+  const int batch_result = perform_batch();
+  return batch_result == kSuccess ? result : batch_result;
+}
+
+// Changes that were read one after the other, in one request; each stands alone.
+int IpvsadmRun::perform_batch() {
+  if (batch_.empty()) return kSuccess;
+  Plan plan;
+  for (const IpvsadmRequest& request : batch_) plan.push_back(*change_of(request));
+  const std::vector<IpvsadmRequest> batch = std::exchange(batch_, {});
+  const auto failures = weir_.commit_each(std::move(plan));
+  if (!failures.ok()) return report(batch.front().command, failures.status(), kFailed);
+  int result = kSuccess;
+  for (const ChangeFailure& failure : *failures) {
+    if (failure.change >= batch.size()) continue;
+    result = report(batch[failure.change].command, failure.status, kFailed);
   }
   return result;
 }
@@ -177,27 +237,11 @@ int IpvsadmRun::list(const IpvsadmRequest& request) {
 }
 
 absl::Status IpvsadmRun::change(const IpvsadmRequest& request) {
-  const ServiceSpec service = request.service.value_or(ServiceSpec{});
+  if (const auto change = change_of(request)) return weir_.commit(*change);
   switch (request.command) {
-    case C::add_service:
-      return weir_.add_service(service);
-    case C::edit_service:
-      return weir_.edit_service(service);
-    case C::delete_service:
-      return weir_.delete_service(service.key);
-    case C::clear:
-      return weir_.flush();
-    case C::add_server:
-      return weir_.add_server(service.key, request.server);
-    case C::edit_server:
-      return weir_.edit_server(service.key, request.server);
-    case C::delete_server:
-      return weir_.delete_server(service.key, request.server.address, request.server.port);
     case C::zero:
-      if (request.service) return weir_.zero(service.key);
+      if (request.service) return weir_.zero(request.service->key);
       return weir_.zero(std::nullopt);
-    case C::set_timeouts:
-      return weir_.set_timeouts(request.timeouts);
     case C::start_daemon:
       return weir_.start_sync_daemon(request.daemon);
     case C::stop_daemon:

@@ -10,7 +10,7 @@
 #include <variant>
 
 #include "control/cli/name_lookup.h"
-#include "control/model/service_table.h"
+#include "control/model/listings.h"
 
 namespace weir {
 

@@ -8,7 +8,7 @@
 
 #include "control/cli/ipvsadm_arguments.h"
 #include "control/cli/name_lookup.h"
-#include "control/model/service_table.h"
+#include "control/model/listings.h"
 
 namespace weir {
 

@@ -10,7 +10,7 @@
 
 #include <absl/status/statusor.h>
 
-#include "control/model/service_table.h"
+#include "control/model/listings.h"
 
 namespace weir {
 

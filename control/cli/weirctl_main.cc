@@ -150,13 +150,13 @@ int show_counters(weir::ApiClient& weir, std::span<const std::string>) {
 int show_settings(weir::ApiClient& weir, std::span<const std::string>) {
   const auto settings = weir.settings();
   if (!settings.ok()) return report(settings.status());
-  for (const weir::ServiceTable::Setting& setting : *settings)
+  for (const weir::SettingListing& setting : *settings)
     std::cout << setting.name << " = " << setting.value << "\n    " << setting.help << '\n';
   return 0;
 }
 
 int set(weir::ApiClient& weir, std::span<const std::string> arguments) {
-  return report(weir.set_setting(arguments[0], arguments[1]));
+  return report(weir.commit(weir::SetSetting{arguments[0], arguments[1]}));
 }
 
 // The command line is not understood.
@@ -168,7 +168,7 @@ int misused(const absl::Status& status) {
 int set_service(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto command = weir::parse_service_option(arguments);
   if (!command.ok()) return misused(command.status());
-  return report(weir.set_service_option(command->service, command->option));
+  return report(weir.commit(weir::SetServiceOption{command->service, command->option}));
 }
 
 int show_local_addresses(weir::ApiClient& weir, std::span<const std::string>) {
@@ -191,13 +191,13 @@ int show_local_addresses(weir::ApiClient& weir, std::span<const std::string>) {
 int add_local_address(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto command = weir::parse_local_address(arguments);
   if (!command.ok()) return misused(command.status());
-  return report(weir.add_local_addresses(command->range, command->service));
+  return report(weir.commit(weir::AddLocalAddresses{command->range, command->service}));
 }
 
 int delete_local_address(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto command = weir::parse_local_address(arguments);
   if (!command.ok()) return misused(command.status());
-  return report(weir.delete_local_addresses(command->range, command->service));
+  return report(weir.commit(weir::DeleteLocalAddresses{command->range, command->service}));
 }
 
 int show_mark_rules(weir::ApiClient& weir, std::span<const std::string>) {
@@ -211,13 +211,13 @@ int show_mark_rules(weir::ApiClient& weir, std::span<const std::string>) {
 int add_mark_rule(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto command = weir::parse_mark_rule(arguments);
   if (!command.ok()) return misused(command.status());
-  return report(weir.add_mark_rule(command->rule, command->at));
+  return report(weir.commit(weir::AddMarkRule{command->rule, command->at}));
 }
 
 int delete_mark_rule(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto number = weir::parse_decimal(arguments[0], std::numeric_limits<std::uint32_t>::max());
   if (!number) return misused(absl::InvalidArgumentError("`delete mark-rule` takes a number"));
-  return report(weir.delete_mark_rule(*number));
+  return report(weir.commit(weir::DeleteMarkRule{*number}));
 }
 
 constexpr std::size_t kAny = std::numeric_limits<std::size_t>::max();

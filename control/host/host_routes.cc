@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 
 namespace weir {
@@ -89,14 +90,42 @@ HostRoutes select_routes(std::vector<HostRoute> routes) {
     const IpPrefix prefix = route.entry.prefix;
     if (!result.entries.empty() && result.entries.back().prefix == prefix) continue;
     if (route.table != RT_TABLE_LOCAL && hidden.covers(prefix)) continue;
+    if (route.kind == HostRoute::Kind::group) result.groups.insert(prefix);
     if (route.kind == HostRoute::Kind::local && !prefix.address.is_loopback()) {
       result.local.insert(prefix);
+      result.local_list.push_back(prefix);
       if (prefix.length == prefix.address.bit_width()) result.addresses.push_back(prefix.address);
     }
     result.entries.push_back(std::move(route.entry));
   }
   result.table = RouteTable::build(result.entries);
   return result;
+}
+
+RouteChanges changes_between(const HostRoutes& former, const HostRoutes& next) {
+  RouteChanges changes;
+  auto before = former.entries.begin();
+  auto after = next.entries.begin();
+  while (before != former.entries.end() || after != next.entries.end()) {
+    const bool gone = after == next.entries.end() ||
+                      (before != former.entries.end() && before->prefix < after->prefix);
+    const bool come = !gone && (before == former.entries.end() || after->prefix < before->prefix);
+    if (gone) {
+      changes.routes.push_back((before++)->prefix);
+    } else if (come) {
+      changes.routes.push_back((after++)->prefix);
+    } else {
+      if (*before != *after) changes.routes.push_back(after->prefix);
+      ++before, ++after;
+    }
+  }
+  std::ranges::set_symmetric_difference(former.local_list, next.local_list,
+                                        std::back_inserter(changes.local));
+  std::ranges::set_difference(next.addresses, former.addresses,
+                              std::back_inserter(changes.addresses_in));
+  std::ranges::set_difference(former.addresses, next.addresses,
+                              std::back_inserter(changes.addresses_out));
+  return changes;
 }
 
 }  // namespace weir

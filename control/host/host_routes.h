@@ -38,12 +38,23 @@ struct HostRoutes {
   std::vector<RouteEntry> entries;  // sorted by prefix
   std::shared_ptr<const RouteTable> table;
   PrefixSet local;                   // routed to the host itself, without the loopback ones
+  std::vector<IpPrefix> local_list;  // the same, sorted
   std::vector<IpAddress> addresses;  // the whole addresses in `local`, sorted
+  PrefixSet groups;                  // broadcast, multicast and anycast addresses of its networks
   std::vector<std::string> complaints;
 
   bool owns(const IpAddress& address) const;
 };
 
 HostRoutes select_routes(std::vector<HostRoute> routes);
+
+// From one reading to the next.
+struct RouteChanges {
+  std::vector<IpPrefix> routes;         // that come, go, or lead elsewhere
+  std::vector<IpPrefix> local;          // that come or go among HostRoutes::local
+  std::vector<IpAddress> addresses_in;  // whole addresses among these
+  std::vector<IpAddress> addresses_out;
+};
+RouteChanges changes_between(const HostRoutes& former, const HostRoutes& next);
 
 }  // namespace weir

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 namespace weir {
 
@@ -28,23 +29,31 @@ std::optional<std::size_t> table_limit(const std::string& family) {
 
 }  // namespace
 
-bool Neighbours::pin(std::span<const Key> keys, Clock::time_point now) {
-  const std::size_t before = index_.size();
-  for (Slot& slot : slots_) slot.pinned = false;
-  for (const Key& key : keys) {
-    if (const auto index = slot_for(key, now, kMaxSlots)) slots_[*index].pinned = true;
-  }
-  return index_.size() != before;
+void Neighbours::pin(const Key& key, Clock::time_point now) {
+  if (const auto index = slot_for(key, now, kMaxSlots)) ++slots_[*index].pins;
 }
 
-bool Neighbours::want(const Key& key, Clock::time_point now) {
-  const std::size_t before = index_.size();
+void Neighbours::unpin(const Key& key) {
+  const auto known = index_.find(key);
+  // Its link may have gone, and the slot with it.
+  if (known != index_.end() && slots_[known->second].pins != 0) --slots_[known->second].pins;
+}
+
+void Neighbours::want(const Key& key, Clock::time_point now) {
   const auto index = slot_for(key, now, kMaxSlots - kReservedSlots);
-  if (!index) return false;
+  if (!index) return;
   Slot& slot = slots_[*index];
   slot.last_use = now;
   if (!slot.resolved) refresh(slot, now);
-  return index_.size() != before;
+}
+
+void Neighbours::note_change(NextHopIndex index) {
+  if (!std::exchange(slots_[index].is_new, true)) changes_.push_back(index);
+}
+
+std::vector<NextHopIndex> Neighbours::take_changes() {
+  for (const NextHopIndex index : changes_) slots_[index].is_new = false;
+  return std::exchange(changes_, {});
 }
 
 void Neighbours::mark_used(NextHopIndex index, Clock::time_point now) {
@@ -63,8 +72,9 @@ std::optional<NextHopIndex> Neighbours::slot_for(const Key& key, Clock::time_poi
   const NextHopIndex index = free_.back();
   free_.pop_back();
   index_.emplace(key, index);
+  note_change(index);
   Slot& slot = slots_[index];
-  slot = Slot{};
+  slot = Slot{.is_new = true};
   slot.key = key;
   slot.used = true;
   slot.last_use = now;
@@ -77,24 +87,23 @@ std::optional<NextHopIndex> Neighbours::slot_for(const Key& key, Clock::time_poi
   return index;
 }
 
-bool Neighbours::on_change(const HostNeighbour& neighbour, Clock::time_point now) {
+void Neighbours::on_change(const HostNeighbour& neighbour, Clock::time_point now) {
   const Key key{neighbour.link, neighbour.address};
   State& state = kernel_[key];
   const bool was_probed = (state.bits & NUD_PROBE) != 0;
   state.bits = neighbour.state;
   if (neighbour.mac) state.mac = *neighbour.mac;
   const auto known = index_.find(key);
-  if (known == index_.end()) return false;
+  if (known == index_.end()) return;
   Slot& slot = slots_[known->second];
   if ((neighbour.state & kValid) != 0 && neighbour.mac) {
-    const bool changed = !slot.resolved || slot.mac != *neighbour.mac;
+    if (!slot.resolved || slot.mac != *neighbour.mac) note_change(known->second);
     slot.mac = *neighbour.mac;
     slot.resolved = true;
-    return changed;
+    return;
   }
   // The known MAC does not answer any more: ask everybody now, not at the slot's next turn.
   if ((neighbour.state & NUD_FAILED) != 0 && was_probed) ask(slot, Question::resolve, now);
-  return false;
 }
 
 void Neighbours::on_removal(const HostNeighbour& neighbour) {
@@ -105,7 +114,7 @@ void Neighbours::forget_states() { kernel_.clear(); }
 
 void Neighbours::tick(Clock::time_point now) {
   constexpr std::size_t kTurns = kProbeInterval / kTick;
-  const std::size_t count = (slots_.size() + kTurns - 1) / kTurns;
+  const std::size_t count = std::min((slots_.size() + kTurns - 1) / kTurns, kMostQuestions);
   for (std::size_t i = 0; i < count; ++i) {
     cursor_ = (cursor_ + 1) % slots_.size();
     Slot& slot = slots_[cursor_];
@@ -142,14 +151,15 @@ bool Neighbours::release_unused(Clock::time_point now,
 }
 
 bool Neighbours::is_idle(const Slot& slot, Clock::time_point now) {
-  if (slot.pinned) return false;
+  if (slot.pins != 0) return false;
   return now - slot.last_use >
          (slot.resolved ? Clock::duration(kIdleTime) : Clock::duration(kUnansweredTime));
 }
 
 void Neighbours::free_slot(NextHopIndex index) {
   index_.erase(slots_[index].key);
-  slots_[index] = Slot{};
+  note_change(index);
+  slots_[index] = Slot{.is_new = true};
   free_.push_back(index);
 }
 

@@ -8,7 +8,8 @@
 // not answer, its last known MAC stays in use.
 //
 // A slot's index means one (interface, address) until release_unused() says that slots were freed.
-// Cost: one probe, one answer and about three events per neighbour and interval.
+// Cost: one probe, one answer and about three events per neighbour and interval; with more than
+// kMostQuestions neighbours a tick, the interval grows.
 // Thread: the control thread. Source: net/core/neighbour.c, arp(7).
 #pragma once
 
@@ -32,11 +33,12 @@ class Neighbours {
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds kProbeInterval{2500};
   static constexpr std::chrono::milliseconds kTick{25};  // probes are spread over the ticks
+  static constexpr std::size_t kMostQuestions = 32;      // of one tick
   static constexpr std::chrono::minutes kIdleTime{5};
   // Spoofed clients "on link" must neither fill the table nor cause a flood of questions: who never
   // answered is given up early, and some slots are kept for gateways and real servers.
   static constexpr std::chrono::seconds kUnansweredTime{10};
-  static constexpr std::size_t kMaxSlots = 65536;
+  static constexpr std::size_t kMaxSlots = Routes::kMaxNextHops;
   static constexpr std::size_t kReservedSlots = 8192;
 
   enum class Question {
@@ -46,7 +48,7 @@ class Neighbours {
   // Makes the kernel ask; returns errno.
   using Ask = std::function<int(std::uint32_t link, const IpAddress&, Question)>;
 
-  explicit Neighbours(Ask ask) : ask_(std::move(ask)) {}
+  explicit Neighbours(Ask ask) : ask_(std::move(ask)) { index_.reserve(kMaxSlots); }
 
   struct Key {
     std::uint32_t link = 0;
@@ -62,21 +64,26 @@ class Neighbours {
     MacAddress mac;
     bool used = false;
     bool resolved = false;
-    bool pinned = false;  // a gateway or a real server: never released
+    bool is_new = false;     // for take_changes()
+    std::uint32_t pins = 0;  // by gateways and real servers: not released while there are any
     Clock::time_point last_use{};
     Clock::time_point last_question{};
   };
 
   std::span<const Slot> slots() const { return slots_; }
 
-  // Makes exactly `keys` pinned, with a slot each. True: slots were added.
-  bool pin(std::span<const Key> keys, Clock::time_point now);
-  // A worker needs it: a slot, for as long as it is used. True: slots changed.
-  bool want(const Key& key, Clock::time_point now);
+  // A slot that stays until it is unpinned as often.
+  void pin(const Key& key, Clock::time_point now);
+  void unpin(const Key& key);
+  // A worker needs it: a slot, for as long as it is used.
+  void want(const Key& key, Clock::time_point now);
+  // Slots that are not as they were at the last call.
+  std::vector<NextHopIndex> take_changes();
+  bool has_changes() const { return !changes_.empty(); }
   void mark_used(NextHopIndex index, Clock::time_point now);
 
-  // What the kernel says. True: the MAC of a slot changed.
-  bool on_change(const HostNeighbour& neighbour, Clock::time_point now);
+  // What the kernel says.
+  void on_change(const HostNeighbour& neighbour, Clock::time_point now);
   void on_removal(const HostNeighbour& neighbour);
   void forget_states();  // before the kernel's whole list is read again
 
@@ -100,10 +107,12 @@ class Neighbours {
   void refresh(Slot& slot, Clock::time_point now);
   void ask(Slot& slot, Question question, Clock::time_point now);
   void free_slot(NextHopIndex index);
+  void note_change(NextHopIndex index);
 
   Ask ask_;
   std::vector<Slot> slots_;
   std::vector<NextHopIndex> free_;
+  std::vector<NextHopIndex> changes_;
   absl::flat_hash_map<Key, NextHopIndex> index_;
   absl::flat_hash_map<Key, State> kernel_;  // all that the kernel knows
   std::size_t cursor_ = 0;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 #include <utility>
 
 namespace weir {
@@ -24,6 +25,9 @@ constexpr std::chrono::microseconds kSlice{200};  // other jobs of the control t
 constexpr std::chrono::seconds kReleaseInterval{10};
 constexpr milliseconds kRetry{1000};
 constexpr int kAttempts = 5;
+constexpr std::size_t kWaysAtOnce = 64;
+constexpr std::size_t kMostRoutesOneByOne = 256;
+const IpAddress kLinkLocal = IpAddress::parse("fe80::").value_or(IpAddress());
 
 constexpr std::array<int, 10> kGroups = {
     RTNLGRP_LINK,       RTNLGRP_NEIGH,       RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
@@ -84,6 +88,16 @@ bool same_places(const std::vector<Interface>& a, const std::vector<Interface>& 
   });
 }
 
+template <class T>
+void append(std::vector<T>& list, const std::vector<T>& more) {
+  list.insert(list.end(), more.begin(), more.end());
+}
+
+std::uint64_t random_seed() {
+  std::random_device random;
+  return std::uint64_t{random()} << 32 | random();
+}
+
 absl::string_view text_of(Family family) { return family == Family::ipv4 ? "IPv4" : "IPv6"; }
 
 }  // namespace
@@ -97,6 +111,7 @@ struct Network::Picture {
   std::vector<PolicyRule> rules;
   std::vector<HostNeighbour> neighbours;
   std::shared_ptr<const HostRoutes> routes;
+  RouteChanges changes;  // from the former
 };
 
 // A handler that does nothing once the Network is gone.
@@ -148,7 +163,8 @@ Network::Network(boost::asio::io_context& io, std::vector<Port> ports, NetlinkSo
       publishing_timer_(io),
       tick_timer_(io),
       neighbours_([this](std::uint32_t link, const IpAddress& address,
-                         Neighbours::Question question) { return ask(link, address, question); }) {}
+                         Neighbours::Question question) { return ask(link, address, question); }),
+      editor_(random_seed()) {}
 
 Network::~Network() {
   alive_.reset();
@@ -180,13 +196,8 @@ std::vector<std::string> Network::complaints() const {
 
 void Network::neighbour_missing(std::uint16_t interface, const IpAddress& address) {
   if (interface >= interfaces_.size()) return;
-  const Neighbours::Key key{interfaces_[interface].kernel_index, address};
-  if (neighbours_.want(key, Clock::now())) schedule_publishing();
-}
-
-void Network::set_real_servers(std::vector<IpAddress> addresses) {
-  real_servers_ = std::move(addresses);
-  if (pin_neighbours()) schedule_publishing();
+  neighbours_.want({interfaces_[interface].kernel_index, address}, Clock::now());
+  if (neighbours_.has_changes()) schedule_publishing();
 }
 
 void Network::mark_used(std::span<const NextHopIndex> next_hops) {
@@ -237,9 +248,9 @@ void Network::on_events() {
 void Network::on_event(const nlmsghdr& message) {
   switch (message.nlmsg_type) {
     case RTM_NEWNEIGH:
-      if (const auto neighbour = parse_neighbour(message);
-          neighbour && neighbours_.on_change(*neighbour, Clock::now())) {
-        schedule_publishing();
+      if (const auto neighbour = parse_neighbour(message)) {
+        neighbours_.on_change(*neighbour, Clock::now());
+        if (neighbours_.has_changes()) schedule_publishing();
       }
       break;
     case RTM_DELNEIGH:
@@ -262,11 +273,9 @@ void Network::tick() {
   if (now - last_release_ >= kReleaseInterval) {
     last_release_ = now;
     const auto is_ours = [this](std::uint32_t link) { return places_.contains(link); };
-    if (neighbours_.release_unused(now, is_ours)) {
-      ++generation_;
-      schedule_publishing();
-    }
+    if (neighbours_.release_unused(now, is_ours)) ++generation_;
   }
+  if (neighbours_.has_changes()) schedule_publishing();
   tick_timer_.expires_after(Neighbours::kTick);
   tick_timer_.async_wait(guarded([this](const boost::system::error_code& error) {
     if (!error) tick();
@@ -310,6 +319,8 @@ Network::Picture Network::read(Scope scope, std::shared_ptr<const HostRoutes> fo
   }
   picture.scope = scope;
   picture.routes = std::make_shared<const HostRoutes>(select_routes(std::move(routes)));
+  const HostRoutes none;
+  picture.changes = changes_between(former == nullptr ? none : *former, *picture.routes);
   if (former != nullptr && is_same(*former, *picture.routes)) picture.routes = std::move(former);
   return picture;
 }
@@ -353,32 +364,51 @@ void Network::on_read(Picture picture) {
 void Network::adopt(Picture picture) {
   const auto now = Clock::now();
   std::vector<Interface> interfaces = interfaces_of(picture);
-  std::vector<std::string> complaints = complaints_about(picture, interfaces);
-  const bool is_routed_anew =
-      picture.routes != host_routes_ || !same_places(interfaces, interfaces_);
-  bool is_changed = update_link_states(picture);
-  is_changed |= is_routed_anew || interfaces != interfaces_ || complaints != complaints_;
+  const bool new_places = !same_places(interfaces, interfaces_);
+  const bool new_interfaces = interfaces != interfaces_;
+  change_.ports |= update_link_states(picture) || new_interfaces;
+  const bool is_first = host_routes_ == nullptr;
+  const bool new_routes = picture.routes != host_routes_;
   host_routes_.swap(picture.routes);
   // A large table takes long to take apart.
   boost::asio::post(helper_, [former = std::move(picture.routes)] {});
-  interfaces_ = std::move(interfaces);
+  std::vector<std::string> complaints = complaints_about(picture, interfaces);
+  const bool new_complaints = complaints != complaints_;
   complaints_ = std::move(complaints);
+  if (new_interfaces) adopt_interfaces(std::move(interfaces));
+  if (picture.scope == Scope::all) {
+    neighbours_.forget_states();
+    for (const HostNeighbour& each : picture.neighbours) neighbours_.on_change(each, now);
+  }
+  if (new_routes) {
+    editor_.table(host_routes_->table);
+    append(change_.addresses, picture.changes.local);
+    append(change_.addresses_in, picture.changes.addresses_in);
+    append(change_.addresses_out, picture.changes.addresses_out);
+  }
+  if (new_routes || new_places || is_first) {
+    ++generation_;
+    neighbours_.release_unused(now, [this](std::uint32_t link) { return places_.contains(link); });
+    pin_gateways();
+    new_places ? mark_all_dirty() : mark_dirty(picture.changes.routes);
+    is_stale_ = true;
+  }
+  const bool news = change_.ports || new_routes || new_complaints || is_first;
+  if (news || neighbours_.has_changes()) publish();
+}
+
+void Network::adopt_interfaces(std::vector<Interface> interfaces) {
+  interfaces_ = std::move(interfaces);
   places_.clear();
   for (std::size_t i = 0; i < interfaces_.size(); ++i) {
     places_.emplace(interfaces_[i].kernel_index, static_cast<std::uint16_t>(i));
   }
-  if (picture.scope == Scope::all) {
-    neighbours_.forget_states();
-    for (const HostNeighbour& each : picture.neighbours) {
-      is_changed |= neighbours_.on_change(each, now);
-    }
+  editor_.interfaces(interfaces_);
+  is_stale_ = true;
+  // Next hops say what their interface is like.
+  for (NextHopIndex index = 0; index < next_hop_end(); ++index) {
+    editor_.next_hop(index, next_hop_of(neighbours_.slots()[index]));
   }
-  if (is_routed_anew) {
-    ++generation_;
-    neighbours_.release_unused(now, [this](std::uint32_t link) { return places_.contains(link); });
-    pin_neighbours();
-  }
-  if (is_changed) publish();
 }
 
 // ---- Making Routes
@@ -441,24 +471,158 @@ bool Network::update_link_states(const Picture& picture) {
   return is_changed;
 }
 
-bool Network::pin_neighbours() {
-  std::vector<Neighbours::Key> keys;
-  const RouteTable& table = *host_routes_->table;
-  for (const RouteEntry::Hop& hop : table.hops()) {
+void Network::pin_gateways() {
+  const auto now = Clock::now();
+  std::vector<Neighbours::Key> gateways;
+  for (const RouteEntry::Hop& hop : host_routes_->table->hops()) {
     if (!hop.gateway.is_unspecified() && places_.contains(hop.kernel_interface)) {
-      keys.push_back({hop.kernel_interface, hop.gateway});
+      gateways.push_back({hop.kernel_interface, hop.gateway});
     }
   }
-  for (const IpAddress& server : real_servers_) {
-    const RouteTable::Group* group = table.find(server);
-    if (group == nullptr) continue;
+  for (const Neighbours::Key& key : gateways) neighbours_.pin(key, now);
+  for (const Neighbours::Key& key : gateways_) neighbours_.unpin(key);
+  gateways_ = std::move(gateways);
+}
+
+// ---- Ways to real servers
+
+WayIndex Network::acquire_way(const IpAddress& address) {
+  const auto [known, is_new] = way_by_address_.try_emplace(address);
+  if (is_new) {
+    if (free_ways_.empty() && ways_.size() == Routes::kMaxWays) {
+      way_by_address_.erase(known);
+      return 0;
+    }
+    if (free_ways_.empty()) {
+      free_ways_.push_back(static_cast<WayIndex>(ways_.size()));
+      ways_.emplace_back();
+    }
+    known->second = free_ways_.back();
+    free_ways_.pop_back();
+    ways_[known->second] = WayRecord{.address = address};
+    follow_way(known->second);
+    is_stale_ = true;
+    schedule_publishing();
+  }
+  ++ways_[known->second].users;
+  return known->second;
+}
+
+void Network::release_way(const IpAddress& address) {
+  const auto known = way_by_address_.find(address);
+  if (known == way_by_address_.end()) return;
+  WayRecord& way = ways_[known->second];
+  if (--way.users != 0) return;
+  for (const std::uint32_t link : way.pinned_on) neighbours_.unpin({link, address});
+  editor_.way(known->second, Way{});
+  is_stale_ = true;
+  // One that is in the list of dirty ways is freed when its turn comes.
+  if (!way.is_dirty) free_ways_.push_back(known->second);
+  way_by_address_.erase(known);
+}
+
+std::optional<std::string> Network::problem_with(const IpAddress& server) const {
+  const bool link_local = !server.is_ipv4() && IpPrefix{kLinkLocal, 10}.contains(server);
+  if (link_local) {
+    return absl::StrCat(server.to_string(),
+                        " is a link-local address, which says nothing without an interface: give "
+                        "the real server's global or unique local one");
+  }
+  if (!host_routes_->groups.contains(server)) return std::nullopt;
+  return absl::StrCat(server.to_string(),
+                      " is the broadcast, multicast or anycast address of a network of this host "
+                      "(`ip route show table local`): no real server can be there");
+}
+
+void Network::mark_dirty(WayIndex index) {
+  if (!std::exchange(ways_[index].is_dirty, true)) dirty_ways_.push_back(index);
+}
+
+void Network::mark_all_dirty() {
+  for (const auto& [address, index] : way_by_address_) mark_dirty(index);
+}
+
+void Network::mark_dirty(const std::vector<IpPrefix>& routes) {
+  if (routes.size() > kMostRoutesOneByOne) return mark_all_dirty();
+  for (const IpPrefix& prefix : routes) {
+    for (auto at = way_by_address_.lower_bound(prefix.address);
+         at != way_by_address_.end() && at->first <= prefix.last(); ++at) {
+      mark_dirty(at->second);
+    }
+  }
+}
+
+void Network::follow_way(WayIndex index) {
+  const auto now = Clock::now();
+  WayRecord& way = ways_[index];
+  std::vector<std::uint32_t> links;
+  const RouteTable& table = *host_routes_->table;
+  if (const RouteTable::Group* group = table.find(way.address)) {
     for (const RouteEntry::Hop& hop : table.hops().subspan(group->first, group->count)) {
-      if (hop.gateway.is_unspecified() && places_.contains(hop.kernel_interface)) {
-        keys.push_back({hop.kernel_interface, server});
-      }
+      const bool ours = places_.contains(hop.kernel_interface);
+      if (hop.gateway.is_unspecified() && ours) links.push_back(hop.kernel_interface);
     }
   }
-  return neighbours_.pin(keys, Clock::now());
+  for (const std::uint32_t link : links) neighbours_.pin({link, way.address}, now);
+  for (const std::uint32_t link : way.pinned_on) neighbours_.unpin({link, way.address});
+  way.pinned_on = std::move(links);
+  follow_next_hops();
+  editor_.way(index, editor_.way_to(way.address));
+}
+
+NextHop Network::next_hop_of(const Neighbours::Slot& slot) const {
+  NextHop next_hop;
+  const auto place = places_.find(slot.key.link);
+  if (!slot.used || place == places_.end()) return next_hop;
+  const Interface& interface = interfaces_[place->second];
+  next_hop.used = true;
+  next_hop.address = slot.key.address;
+  next_hop.destination = slot.mac;
+  next_hop.resolved = slot.resolved;
+  next_hop.source = interface.mac;
+  next_hop.interface = place->second;
+  next_hop.port = interface.port;
+  next_hop.vlan = interface.vlan;
+  next_hop.mtu = interface.mtu;
+  return next_hop;
+}
+
+// Where a neighbour comes or goes, the way to it changes too.
+void Network::follow_next_hops() {
+  for (const NextHopIndex index : neighbours_.take_changes()) {
+    const NextHop before = editor_.next_hop_at(index);
+    const NextHop after = next_hop_of(neighbours_.slots()[index]);
+    editor_.next_hop(index, after);
+    is_stale_ = true;
+    if (before.used == after.used && before.address == after.address) continue;
+    for (const NextHop& hop : {before, after}) {
+      const auto way = hop.used ? way_by_address_.find(hop.address) : way_by_address_.end();
+      if (way != way_by_address_.end()) mark_dirty(way->second);
+    }
+  }
+}
+
+// A piece of what is dirty, and a new version if anything has changed.
+void Network::refresh() {
+  follow_next_hops();
+  for (std::size_t i = 0; i < kWaysAtOnce && !dirty_ways_.empty(); ++i) {
+    const WayIndex index = dirty_ways_.back();
+    dirty_ways_.pop_back();
+    ways_[index].is_dirty = false;
+    if (ways_[index].users == 0) {
+      free_ways_.push_back(index);
+    } else {
+      follow_way(index);
+    }
+    is_stale_ = true;
+  }
+  if (!std::exchange(is_stale_, false)) return;
+  published_ = editor_.generation(generation_).publish();
+}
+
+std::shared_ptr<const Routes> Network::current_routes() {
+  if (is_stale_ || neighbours_.has_changes()) refresh();
+  return published_;
 }
 
 void Network::schedule_publishing() {
@@ -473,30 +637,11 @@ void Network::schedule_publishing() {
 void Network::publish() {
   publishing_ = false;
   last_publication_ = Clock::now();
-  std::vector<NextHop> next_hops;
-  next_hops.reserve(neighbours_.slots().size());
-  for (const Neighbours::Slot& slot : neighbours_.slots()) {
-    NextHop& next_hop = next_hops.emplace_back();
-    const auto place = places_.find(slot.key.link);
-    if (!slot.used || place == places_.end()) continue;
-    const Interface& interface = interfaces_[place->second];
-    next_hop.used = true;
-    next_hop.address = slot.key.address;
-    next_hop.destination = slot.mac;
-    next_hop.resolved = slot.resolved;
-    next_hop.source = interface.mac;
-    next_hop.interface = place->second;
-    next_hop.port = interface.port;
-    next_hop.vlan = interface.vlan;
-    next_hop.mtu = interface.mtu;
+  refresh();
+  if (listener_) listener_(std::exchange(change_, {}));
+  if (!dirty_ways_.empty() && !std::exchange(publishing_, true)) {
+    boost::asio::post(io_, guarded([this] { publish(); }));
   }
-  published_ = RoutesBuilder()
-                   .interfaces(interfaces_)
-                   .table(host_routes_->table)
-                   .next_hops(std::move(next_hops))
-                   .generation(generation_)
-                   .build();
-  if (listener_) listener_();
 }
 
 }  // namespace weir

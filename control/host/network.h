@@ -15,7 +15,9 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -56,6 +58,20 @@ class Network {
   Network& operator=(const Network&) = delete;
 
   std::shared_ptr<const Routes> routes() const { return published_; }
+  // With all ways that were asked for since.
+  std::shared_ptr<const Routes> current_routes();
+
+  // A place among the routes' ways, kept up to date until it is released as often as it was asked
+  // for. Its neighbours on link are resolved and kept fresh, whether used or not. 0, which is
+  // nobody's way, once all places are taken.
+  WayIndex acquire_way(const IpAddress& address);
+  void release_way(const IpAddress& address);
+  // Whether packets to the address leave through a port of weir, as things are.
+  bool reaches(const IpAddress& address) {
+    return editor_.way_to(address).state != Way::State::none;
+  }
+  // Why no real server can be there, if so.
+  std::optional<std::string> problem_with(const IpAddress& server) const;
 
   // Whether packets to the address are for this host, as its routes decide: addresses of any
   // interface, lo included (but not 127.0.0.0/8 and ::1), and prefixes routed `local`. An IPv6
@@ -71,8 +87,15 @@ class Network {
   enum class LinkState { up, down, deleted };
   LinkState link_state(std::uint16_t port) const;
 
-  // Called after any of the above may have changed. Replaces the former.
-  void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
+  // Called after any of the above may have changed, with what: routes() in any case. Replaces the
+  // former.
+  struct Change {
+    bool ports = false;               // MACs or link states
+    std::vector<IpPrefix> addresses;  // whose owner may be another
+    std::vector<IpAddress> addresses_in;
+    std::vector<IpAddress> addresses_out;
+  };
+  void on_change(std::function<void(const Change&)> listener) { listener_ = std::move(listener); }
 
   // What this host has and weir cannot follow, in sentences; also neighbour tables too small.
   std::vector<std::string> complaints() const;
@@ -81,11 +104,13 @@ class Network {
   // `interface`: index into routes()->interfaces(). Has the kernel resolve it, at most twice a
   // second for one address.
   void neighbour_missing(std::uint16_t interface, const IpAddress& address);
-  // Those on link are resolved and kept fresh from now on, whether used or not.
-  void set_real_servers(std::vector<IpAddress> addresses);
   // Next hops that workers used since the last call; others than gateways and real servers are
   // given up after Neighbours::kIdleTime without a use.
   void mark_used(std::span<const NextHopIndex> next_hops);
+  // Above all indices that are in use.
+  NextHopIndex next_hop_end() const {
+    return static_cast<NextHopIndex>(neighbours_.slots().size());
+  }
 
  private:
   using Clock = Neighbours::Clock;
@@ -115,13 +140,21 @@ class Network {
   void start_reading();
   void on_read(Picture picture);
   void adopt(Picture picture);
+  void adopt_interfaces(std::vector<Interface> interfaces);
 
   // Making Routes.
   std::vector<Interface> interfaces_of(const Picture& picture) const;
   std::vector<std::string> complaints_about(const Picture& picture,
                                             const std::vector<Interface>& interfaces) const;
   bool update_link_states(const Picture& picture);
-  bool pin_neighbours();  // true: slots were added
+  void pin_gateways();
+  void mark_dirty(WayIndex index);
+  void mark_dirty(const std::vector<IpPrefix>& routes);
+  void mark_all_dirty();
+  void follow_way(WayIndex index);
+  void follow_next_hops();
+  void refresh();
+  NextHop next_hop_of(const Neighbours::Slot& slot) const;
   void schedule_publishing();
   void publish();
 
@@ -152,14 +185,28 @@ class Network {
   std::shared_ptr<const HostRoutes> host_routes_;
   std::vector<Interface> interfaces_;
   absl::flat_hash_map<std::uint32_t, std::uint16_t> places_;  // link: index into interfaces_
-  std::vector<IpAddress> real_servers_;
+  // A real server's, by WayIndex.
+  struct WayRecord {
+    IpAddress address;
+    std::uint32_t users = 0;
+    bool is_dirty = false;
+    std::vector<std::uint32_t> pinned_on;  // links
+  };
+  std::vector<WayRecord> ways_ = std::vector<WayRecord>(1);
+  std::vector<WayIndex> free_ways_;
+  std::map<IpAddress, WayIndex> way_by_address_;
+  std::vector<WayIndex> dirty_ways_;
+  std::vector<Neighbours::Key> gateways_;
+  RoutesEditor editor_;
+  Change change_;  // since the listener was called
   std::vector<std::string> complaints_;
   std::uint16_t generation_ = 0;
+  bool is_stale_ = true;  // published_
   bool publishing_ = false;
   Clock::time_point last_publication_{};
   Clock::time_point last_release_{};
   std::shared_ptr<const Routes> published_;
-  std::function<void()> listener_;
+  std::function<void(const Change&)> listener_;
 };
 
 }  // namespace weir

@@ -230,6 +230,42 @@ bool kernel_sends_from(std::span<const IpAddress> addresses, std::span<const IpA
   });
 }
 
+void KernelSources::add(const IpAddress& server) {
+  if (servers_.emplace(server, false).second) unasked_.push_back(server);
+}
+
+void KernelSources::remove(const IpAddress& server) {
+  const auto known = servers_.find(server);
+  if (known == servers_.end()) return;
+  if (known->second) --conflicts_;
+  servers_.erase(known);
+}
+
+void KernelSources::set_addresses(std::vector<IpAddress> addresses) {
+  addresses_ = std::move(addresses);
+  ask_again();
+}
+
+void KernelSources::ask_again() {
+  unasked_.clear();
+  for (const auto& [server, conflict] : servers_) unasked_.push_back(server);
+}
+
+bool KernelSources::step() {
+  constexpr std::size_t kServersAtOnce = 8;
+  for (std::size_t i = 0; i < kServersAtOnce && !unasked_.empty(); ++i) {
+    const IpAddress server = unasked_.back();
+    unasked_.pop_back();
+    const auto known = servers_.find(server);
+    if (known == servers_.end()) continue;
+    const bool conflict = !addresses_.empty() && kernel_sends_from(addresses_, {&server, 1});
+    if (conflict && !known->second) ++conflicts_;
+    if (!conflict && known->second) --conflicts_;
+    known->second = conflict;
+  }
+  return !unasked_.empty();
+}
+
 ReservedPorts::ReservedPorts(std::string memory) : memory_(std::move(memory)) { read_memory(); }
 
 absl::Status ReservedPorts::reserve(const PortSet& ports) {

@@ -24,9 +24,11 @@
 
 #include <bitset>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -57,6 +59,27 @@ absl::StatusOr<PortRange> widen_for_kernel(const PortRange& range, const PortSet
 // Whether the kernel, left to itself, would send from one of the addresses to one of the servers.
 // Sends nothing; some microseconds for each server.
 bool kernel_sends_from(std::span<const IpAddress> addresses, std::span<const IpAddress> servers);
+
+// The same, kept up to date for many servers: each is asked about once, and again when the host's
+// routes or the addresses change. Thread: the control thread.
+class KernelSources {
+ public:
+  void add(const IpAddress& server);
+  void remove(const IpAddress& server);
+  void set_addresses(std::vector<IpAddress> addresses);
+  void ask_again();
+
+  // Asks about a few. False: all have been asked.
+  bool step();
+  // Of those asked so far, whether the kernel would send to any from one of the addresses.
+  bool any() const { return conflicts_ != 0; }
+
+ private:
+  std::vector<IpAddress> addresses_;
+  std::map<IpAddress, bool> servers_;
+  std::vector<IpAddress> unasked_;
+  std::size_t conflicts_ = 0;
+};
 
 class ReservedPorts {
  public:

@@ -115,36 +115,30 @@ class KernelMap {
     return absl::OkStatus();
   }
 
-  // Old and new entries are in the map together for a moment.
-  absl::Status check_room(const Content& wanted) const {
-    const auto added = std::count_if(wanted.begin(), wanted.end(), [&](const auto& entry) {
-      return !content_.contains(entry.first);
-    });
-    if (content_.size() + static_cast<std::size_t>(added) <= capacity_) return absl::OkStatus();
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the steering program holds at most ", capacity_, " ", name_,
-                     ", old and new ones together: remove some first, then add"));
+  absl::Status check_room(std::size_t entries) const {
+    if (entries <= capacity_) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("the steering program holds at most ",
+                                                     capacity_, " ", name_, ", not ", entries,
+                                                     ": remove some first, then add"));
   }
 
-  absl::Status add(const Content& wanted) {
-    for (const auto& [key, value] : wanted) {
-      const auto present = content_.find(key);
-      if (present != content_.end() && present->second == value) continue;
-      if (bpf_map_update_elem(map_.get(), key.data(), &value, BPF_ANY) != 0) return failure("add");
-      content_[key] = value;
-    }
+  absl::Status put(const Bytes& key, const Value& value) {
+    const auto present = content_.find(key);
+    if (present != content_.end() && present->second == value) return absl::OkStatus();
+    if (bpf_map_update_elem(map_.get(), key.data(), &value, BPF_ANY) != 0) return failure("add");
+    content_[key] = value;
     return absl::OkStatus();
   }
 
-  absl::Status remove_others(const Content& wanted) {
-    for (auto entry = content_.begin(); entry != content_.end();) {
-      const auto current = entry++;
-      if (wanted.contains(current->first)) continue;
-      if (bpf_map_delete_elem(map_.get(), current->first.data()) != 0) return failure("remove");
-      content_.erase(current);
-    }
+  absl::Status remove(const Bytes& key) {
+    const auto present = content_.find(key);
+    if (present == content_.end()) return absl::OkStatus();
+    if (bpf_map_delete_elem(map_.get(), key.data()) != 0) return failure("remove");
+    content_.erase(present);
     return absl::OkStatus();
   }
+
+  const Content& content() const { return content_; }
 
  private:
   absl::Status failure(const char* what) const {
@@ -192,15 +186,11 @@ weir_address to_key(const IpAddress& address) {
   return key;
 }
 
-EndpointMap::Bytes endpoint_bytes(const SteeringKey& endpoint) {
+EndpointMap::Bytes endpoint_bytes(const SteeringChange& change) {
   return EndpointMap::bytes_of(
-      weir_endpoint{.address = to_key(endpoint.address),
-                    .port = Be16::from_host(endpoint.port).raw(),
-                    .protocol = static_cast<std::uint16_t>(endpoint.protocol)});
-}
-
-AddressMap::Bytes address_bytes(const IpAddress& address) {
-  return AddressMap::bytes_of(to_key(address));
+      weir_endpoint{.address = to_key(change.address),
+                    .port = Be16::from_host(change.port).raw(),
+                    .protocol = static_cast<std::uint16_t>(change.protocol)});
 }
 
 weir_rule to_entry(const SteeringRule& steering) {
@@ -234,53 +224,6 @@ weir_rule to_entry(const SteeringRule& steering) {
 static_assert(Steering::kMaxMarkRules == WEIR_MAX_RULES);
 static_assert(kFirstLocalPort == WEIR_FIRST_POOL_PORT && kLastLocalPort == WEIR_LAST_POOL_PORT);
 
-// What the maps should hold.
-struct Wanted {
-  EndpointMap::Content services;
-  EndpointMap::Content servers;
-  AddressMap::Content addresses;
-  MacMap::Content macs;
-  std::vector<weir_rule> rules;
-  std::uint32_t extras = 0;
-
-  Wanted(const SteeringState& state, std::span<const MacAddress> own_macs) {
-    for (const IpAddress& address : state.local_addresses) {
-      addresses[address_bytes(address)] = WEIR_LOCAL;
-    }
-    for (const SteeringKey& service : state.services) {
-      services[endpoint_bytes(service)] |= std::uint8_t{WEIR_SERVICE};
-      if (service.port == 0) extras |= WEIR_ALL_PORTS;
-      std::uint32_t& roles = addresses[address_bytes(service.address)];
-      roles = (roles & ~std::uint32_t{WEIR_LOCAL}) | WEIR_VIRTUAL;
-    }
-    for (const IpAddress& address : state.ftp_addresses) {
-      services[endpoint_bytes({Protocol::tcp, address, kFtp})] |= std::uint8_t{WEIR_FTP};
-      extras |= WEIR_FTP_DATA;
-    }
-    for (const SteeringKey& server : state.servers) {
-      add_server(server, WEIR_TO_CLIENTS, WEIR_SERVER);
-    }
-    for (const SteeringKey& server : state.fullnat_servers) {
-      add_server(server, WEIR_TO_POOL, WEIR_FULLNAT_SERVER);
-    }
-    for (const IpAddress& address : state.fullnat_addresses) {
-      addresses[address_bytes(address)] |= WEIR_POOL;
-    }
-    for (const IpAddress& address : state.tunnel_servers) {
-      addresses[address_bytes(address)] |= WEIR_TUNNEL_SERVER;
-    }
-    for (const SteeringRule& rule : state.mark_rules) rules.push_back(to_entry(rule));
-    for (const MacAddress& mac : own_macs) macs.emplace(mac.bytes, weir_present{1});
-  }
-
- private:
-  void add_server(const SteeringKey& server, std::uint8_t kind, std::uint32_t role) {
-    servers[endpoint_bytes(server)] |= kind;
-    addresses[address_bytes(server.address)] |= role;
-    if (server.port == 0) extras |= WEIR_ALL_SERVER_PORTS;
-  }
-};
-
 }  // namespace
 
 struct Steering::Maps {
@@ -291,6 +234,10 @@ struct Steering::Maps {
   KernelArray<weir_config> config;
   KernelArray<weir_rule> rules;
   std::uint32_t first_rule = 0;  // of those in use
+  std::optional<SteeringConfig> configured;
+  // What the kernel has refused.
+  std::vector<SteeringChange> pending;
+  std::optional<SteeringConfig> pending_config;
 
   absl::Status open(std::vector<BpfMap> found) {
     absl::Status status = services.open(found, "services");
@@ -301,43 +248,50 @@ struct Steering::Maps {
     if (status.ok()) status = rules.open(found, "rules");
     return status;
   }
-  absl::Status check_room(const Wanted& wanted) const {
-    absl::Status status = services.check_room(wanted.services);
-    if (status.ok()) status = servers.check_room(wanted.servers);
-    if (status.ok()) status = addresses.check_room(wanted.addresses);
-    if (status.ok()) status = macs.check_room(wanted.macs);
-    if (status.ok() && wanted.rules.size() > WEIR_MAX_RULES) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the steering program holds at most ", WEIR_MAX_RULES, " rules for marks"));
-    }
+  absl::Status check_room(const SteeringSizes& sizes) const {
+    absl::Status status = services.check_room(sizes.services);
+    if (status.ok()) status = servers.check_room(sizes.servers);
+    if (status.ok()) status = addresses.check_room(sizes.addresses);
     return status;
   }
-  // Addresses come first: the director's own connections to a new real server must not be steered.
-  absl::Status add(const Wanted& wanted) {
-    absl::Status status = addresses.add(wanted.addresses);
-    if (status.ok()) status = services.add(wanted.services);
-    if (status.ok()) status = servers.add(wanted.servers);
-    if (status.ok()) status = macs.add(wanted.macs);
-    return status;
+  absl::Status put(const SteeringChange& change) {
+    const auto bits = static_cast<std::uint8_t>(change.value);
+    switch (change.map) {
+      case SteeringChange::Map::services:
+        return services.put(endpoint_bytes(change), bits);
+      case SteeringChange::Map::servers:
+        return servers.put(endpoint_bytes(change), bits);
+      case SteeringChange::Map::addresses:
+        break;
+    }
+    return addresses.put(AddressMap::bytes_of(to_key(change.address)), change.value);
+  }
+  absl::Status remove(const SteeringChange& change) {
+    switch (change.map) {
+      case SteeringChange::Map::services:
+        return services.remove(endpoint_bytes(change));
+      case SteeringChange::Map::servers:
+        return servers.remove(endpoint_bytes(change));
+      case SteeringChange::Map::addresses:
+        break;
+    }
+    return addresses.remove(AddressMap::bytes_of(to_key(change.address)));
   }
   // New rules beside those in use, then all at once instead of them.
-  absl::Status configure(const Wanted& wanted) {
+  absl::Status configure(const SteeringConfig& wanted) {
+    if (configured && *configured == wanted) return absl::OkStatus();
     const std::uint32_t first = WEIR_MAX_RULES - first_rule;
     for (std::uint32_t i = 0; i < wanted.rules.size(); ++i) {
-      if (absl::Status status = rules.write(first + i, wanted.rules[i]); !status.ok()) {
+      if (absl::Status status = rules.write(first + i, to_entry(wanted.rules[i])); !status.ok()) {
         return status;
       }
     }
-    first_rule = first;
     const auto count = static_cast<std::uint32_t>(wanted.rules.size());
-    return config.write(0,
-                        {.extras = wanted.extras, .rules = count == 0 ? 0 : first << 16 | count});
-  }
-  absl::Status remove_others(const Wanted& wanted) {
-    absl::Status status = macs.remove_others(wanted.macs);
-    if (status.ok()) status = servers.remove_others(wanted.servers);
-    if (status.ok()) status = services.remove_others(wanted.services);
-    if (status.ok()) status = addresses.remove_others(wanted.addresses);
+    const absl::Status status =
+        config.write(0, {.extras = wanted.extras, .rules = count == 0 ? 0 : first << 16 | count});
+    if (!status.ok()) return status;
+    first_rule = first;
+    configured = wanted;
     return status;
   }
 };
@@ -492,15 +446,66 @@ absl::Status Steering::attach() {
   return absl::OkStatus();
 }
 
-absl::Status Steering::update(const SteeringState& state, std::span<const MacAddress> macs) {
+absl::Status Steering::check_room(const SteeringSizes& sizes) const {
+  return maps_ ? maps_->check_room(sizes) : absl::OkStatus();
+}
+
+// Addresses come before what is at them, and go after it: the director's own connections to a new
+// real server must not be steered.
+absl::Status Steering::apply(std::span<const SteeringChange> changes,
+                             const SteeringConfig& config) {
+  using Map = SteeringChange::Map;
   if (!maps_) return refuse(interface_, " is not attached yet: call attach() first");
-  const Wanted wanted(state, macs);
-  absl::Status status = maps_->check_room(wanted);
-  if (status.ok()) status = maps_->add(wanted);
-  if (status.ok()) status = maps_->configure(wanted);
-  if (status.ok()) status = maps_->remove_others(wanted);
-  if (!status.ok()) return status;
-  return guard_.lift();
+  if (config.rules.size() > WEIR_MAX_RULES) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the steering program holds at most ", WEIR_MAX_RULES, " rules for marks"));
+  }
+  std::vector<SteeringChange> failed;
+  absl::Status problem;
+  const auto note = [&](const SteeringChange& change, const absl::Status& status) {
+    if (status.ok()) return;
+    failed.push_back(change);
+    problem.Update(status);
+  };
+  for (const Map map : {Map::addresses, Map::services, Map::servers}) {
+    for (const SteeringChange& change : changes) {
+      if (change.map == map && change.value != 0) note(change, maps_->put(change));
+    }
+  }
+  const absl::Status configured = maps_->configure(config);
+  if (!configured.ok()) maps_->pending_config = config;
+  problem.Update(configured);
+  for (const Map map : {Map::servers, Map::services, Map::addresses}) {
+    for (const SteeringChange& change : changes) {
+      if (change.map == map && change.value == 0) note(change, maps_->remove(change));
+    }
+  }
+  maps_->pending.insert(maps_->pending.end(), failed.begin(), failed.end());
+  problem.Update(guard_.lift());
+  return problem;
+}
+
+absl::Status Steering::retry() {
+  if (!maps_ || (maps_->pending.empty() && !maps_->pending_config)) return absl::OkStatus();
+  const std::vector<SteeringChange> changes = std::exchange(maps_->pending, {});
+  const SteeringConfig config = std::exchange(maps_->pending_config, std::nullopt)
+                                    .value_or(maps_->configured.value_or(SteeringConfig{}));
+  return apply(changes, config);
+}
+
+absl::Status Steering::set_macs(std::span<const MacAddress> macs) {
+  if (!maps_) return refuse(interface_, " is not attached yet: call attach() first");
+  MacMap::Content wanted;
+  for (const MacAddress& mac : macs) wanted.emplace(mac.bytes, weir_present{1});
+  absl::Status status = maps_->macs.check_room(wanted.size());
+  for (const auto& [key, present] : wanted) {
+    if (status.ok()) status = maps_->macs.put(key, present);
+  }
+  const MacMap::Content before = maps_->macs.content();
+  for (const auto& [key, present] : before) {
+    if (status.ok() && !wanted.contains(key)) status = maps_->macs.remove(key);
+  }
+  return status;
 }
 
 absl::Status Steering::still_there() const {

@@ -6,7 +6,7 @@
 //   claim()               before the EAL starts: checks the interface and locks it
 //   vdev_arguments()      for the EAL; its AF_XDP driver is the only one that can attach the
 //   program make_way()            right before the first rte_eth_rx_queue_setup(), which attaches
-//   it attach()              after rte_eth_dev_start(): finds the program and its maps update() as
+//   it attach()              after rte_eth_dev_start(): finds the program and its maps apply() as
 //   often as services, real servers or addresses change release()             after
 //   rte_eth_dev_close(); the destructor does it as well
 // After a SIGKILL the program stays and drops what was for the workers; the next start replaces it.
@@ -29,18 +29,6 @@
 
 namespace weir {
 
-struct SteeringState {
-  // Port 0 of any of these: all ports.
-  std::vector<SteeringKey> services;         // whose VIP is an address of this host
-  std::vector<SteeringKey> servers;          // real servers of nat services
-  std::vector<IpAddress> local_addresses;    // of this host, VIPs left out
-  std::vector<IpAddress> tunnel_servers;     // errors about their tunnels
-  std::vector<SteeringKey> fullnat_servers;  // replies to the addresses below
-  std::vector<IpAddress> fullnat_addresses;  // that fullnat sends from
-  std::vector<IpAddress> ftp_addresses;      // VIPs that data connections of FTP come to
-  std::vector<SteeringRule> mark_rules;      // for all ports; at most Steering::kMaxMarkRules
-};
-
 // The compiled program: $WEIR_STEER_OBJECT, or where the build puts it beside the executable.
 std::string steering_object();
 
@@ -61,7 +49,7 @@ class Steering {
   // "net_af_xdp<port_index>" is the name of the device.
   std::string vdev_arguments(unsigned port_index) const;
 
-  // Takes a killed weir's program off the interface. From here until the first update() a filter
+  // Takes a killed weir's program off the interface. From here until the first apply() a filter
   // behind XDP keeps dropping what that program gave to the workers; where the kernel cannot do
   // that, `silent` is false and `reason` a sentence for the log.
   struct Handover {
@@ -72,12 +60,16 @@ class Steering {
   // Why the driver could not attach the program, in the kernel's words, after a failed start.
   absl::Status explain_failure() const;
   absl::Status attach();
-  // Applies the differences to what the last update() left: additions first, then removals. What
-  // does not fit is refused before anything is changed.
-  absl::Status update(const SteeringState& state, std::span<const MacAddress> macs);
+  // Whether the program's maps hold so many entries. ResourceExhausted: no.
+  absl::Status check_room(const SteeringSizes& sizes) const;
+  // Additions first, then the configuration, then removals. What the kernel refuses is kept, and
+  // tried again by retry().
+  absl::Status apply(std::span<const SteeringChange> changes, const SteeringConfig& config);
+  absl::Status set_macs(std::span<const MacAddress> macs);
+  absl::Status retry();
   // An error once the interface is gone or somebody took the program off.
   absl::Status still_there() const;
-  // Detaches the program and unlocks the interface. Before the first update() the guard that
+  // Detaches the program and unlocks the interface. Before the first apply() the guard that
   // make_way() has raised stays, and an error says so: a failed start ends no silence.
   absl::Status release();
 

@@ -124,6 +124,15 @@ std::set<IpAddress> LocalPools::addresses() const {
   return all;
 }
 
+bool LocalPools::contains(const IpAddress& address) const {
+  for (const auto& [owner, ranges] : ranges_) {
+    for (const AddressRange& range : ranges) {
+      if (overlap(range, {address, address})) return true;
+    }
+  }
+  return false;
+}
+
 void LocalPools::rebuild() {
   const auto common = ranges_.find(std::nullopt);
   assign(for_all_, common == ranges_.end() ? LocalAddresses{} : expand(common->second));

@@ -15,7 +15,7 @@
 
 #include <absl/status/status.h>
 
-#include "control/model/service_table.h"
+#include "control/model/specs.h"
 #include "dataplane/table/local_addresses.h"
 
 namespace weir {
@@ -41,6 +41,7 @@ class LocalPools {
   const std::map<Owner, Ranges>& ranges() const { return ranges_; }
   // Of all pools, without repetition.
   std::set<IpAddress> addresses() const;
+  bool contains(const IpAddress& address) const;
 
  private:
   void rebuild();

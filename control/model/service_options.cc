@@ -91,11 +91,15 @@ absl::Status set_option(ServiceOptions& options, const ServiceOption& option) {
 }
 
 std::vector<ServiceOption> list_options(const ServiceOptions& options) {
-  const ServiceOptions defaults;
+  return differing_options({}, options);
+}
+
+std::vector<ServiceOption> differing_options(const ServiceOptions& current,
+                                             const ServiceOptions& wanted) {
   std::vector<ServiceOption> list;
   for (const OptionRow& row : kRows) {
-    const std::uint32_t value = row.get(options);
-    if (value == row.get(defaults)) continue;
+    const std::uint32_t value = row.get(wanted);
+    if (value == row.get(current)) continue;
     list.push_back({row.name, row.is_choice() ? row.choices[value] : absl::StrCat(value)});
   }
   return list;

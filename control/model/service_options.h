@@ -7,7 +7,7 @@
 
 #include <absl/status/status.h>
 
-#include "control/model/service_table.h"
+#include "control/model/specs.h"
 #include "dataplane/table/service.h"
 
 namespace weir {
@@ -25,5 +25,8 @@ struct ServiceOptions {
 absl::Status set_option(ServiceOptions& options, const ServiceOption& option);
 // Those that are not default.
 std::vector<ServiceOption> list_options(const ServiceOptions& options);
+// Those of `wanted` that `current` has otherwise.
+std::vector<ServiceOption> differing_options(const ServiceOptions& current,
+                                             const ServiceOptions& wanted);
 
 }  // namespace weir

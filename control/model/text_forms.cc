@@ -17,6 +17,16 @@ std::optional<unsigned> parse_number(std::string_view text, unsigned most) {
 
 }  // namespace
 
+std::string text_of(const ServiceKey& key) {
+  const bool v6 = !key.address.is_ipv4();
+  if (key.fwmark != 0) return "FWM " + std::to_string(key.fwmark) + (v6 ? " IPv6" : "");
+  const std::string protocol = key.protocol == Protocol::tcp   ? "TCP "
+                               : key.protocol == Protocol::udp ? "UDP "
+                                                               : "SCTP ";
+  return protocol + (v6 ? "[" : "") + key.address.to_string() + (v6 ? "]:" : ":") +
+         std::to_string(key.port);
+}
+
 std::optional<IpPrefix> parse_prefix(std::string_view text) {
   const std::size_t slash = text.find('/');
   const auto address = IpAddress::parse(text.substr(0, slash));

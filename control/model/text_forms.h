@@ -6,11 +6,14 @@
 #include <string>
 #include <string_view>
 
-#include "control/model/service_table.h"
+#include "control/model/specs.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/table/mark_rules.h"
 
 namespace weir {
+
+// As ipvsadm names it: "TCP 10.9.0.1:80", "UDP [2001:db8::1]:53", "FWM 7 IPv6".
+std::string text_of(const ServiceKey& key);
 
 // "10.0.0.0/8", or an address, which is a prefix of its whole length. Bits of the host are cleared.
 std::optional<IpPrefix> parse_prefix(std::string_view text);

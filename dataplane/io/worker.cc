@@ -134,6 +134,7 @@ unsigned Worker::poll_once() noexcept {
   expire_connections(state_, *snapshot_, kExpiryBudget);
   if (!state_.notices.empty()) send_notices();
   if (!waiting_.empty()) retry_waiting();
+  if (state_.edits.left != 0) replay_some_edits(state_, *snapshot_);
   if (state_.gone_servers.is_under_way()) look_after_gone_servers();
   return work;
 }

@@ -4,6 +4,7 @@
 // takes longer than a dozen packets.
 #include "dataplane/path/packet_path.h"
 
+#include <algorithm>
 #include <array>
 
 #include "dataplane/path/admission.h"
@@ -380,13 +381,17 @@ template <class Address>
 template <class Address>
 void forward_by_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
                        const RealServer& server) noexcept {
+  const IpAddress source = tunnel_source(snapshot, server);
+  if (source.is_unspecified()) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
   // Without path MTU discovery a packet too big for its tunnel is cut like any other.
   if (!snapshot.settings->pmtu_disc && packet.family == Family::ipv4) packet.dont_fragment = false;
   const std::uint16_t mtu = tunnel_mtu(worker, snapshot, packet, server.slot);
   const int overhead = tunnel_overhead(server.tunnel, server.address.family());
   if (!may_forward<Address>(worker, snapshot, packet, mtu, overhead)) return;
-  packet.outcome =
-      encapsulate(packet, server.tunnel, server.tunnel_source, server.address, worker.next_ip_id++);
+  packet.outcome = encapsulate(packet, server.tunnel, source, server.address, worker.next_ip_id++);
   if (!packet.decided()) packet.outcome = Outcome::tun_to_server;
 }
 
@@ -407,11 +412,10 @@ template <class Address>
     packet.outcome = Outcome::kernel_local;
     return;
   }
-  if (!server.reachable) {
+  if (!go_to_server(snapshot, packet, server)) {
     packet.outcome = Outcome::drop_no_route;
     return;
   }
-  go_to_server(packet, server);
   switch (mode) {
     case ForwardMode::nat:
       forward_by_nat<Address>(worker, snapshot, packet, server, port);
@@ -673,9 +677,7 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot,
 bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept {
   // On link, the neighbour is the destination itself; a gateway has had a next hop all along.
   if (!packet.neighbour_known && !route(snapshot, packet, packet.neighbour)) return false;
-  if (!packet.neighbour_known || packet.next_hop >= snapshot.routes->next_hops().size()) {
-    return false;
-  }
+  if (!packet.neighbour_known) return false;
   const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
   const bool same = next_hop.used && next_hop.address == packet.neighbour;
   return same && next_hop.resolved && write_ethernet(packet, next_hop);
@@ -706,11 +708,23 @@ std::size_t expire_fragments(WorkerState& worker, const Snapshot& snapshot,
 }
 
 void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept {
-  for (const ServiceSlot slot : snapshot.edited) {
-    const Service* service = snapshot.services[slot];
-    if (service != nullptr) replay_edits((*service->schedulers)[worker.index], *service);
-  }
+  worker.edits.left = snapshot.edited.size();
   begin_gone_server_walk(worker, snapshot);
+}
+
+void replay_some_edits(WorkerState& worker, const Snapshot& snapshot) noexcept {
+  EditReplay& replay = worker.edits;
+  for (unsigned budget = kReplayBudget; budget != 0 && replay.left != 0; --budget) {
+    replay.next %= snapshot.edited.size();
+    const Service* service = snapshot.services[snapshot.edited[replay.next]];
+    if (service != nullptr) {
+      WorkerScheduler& state = (*service->schedulers)[worker.index];
+      budget -= std::min(budget - 1, replay_edits(state, *service, budget));
+      if (state.edits_applied.read() < service->end_of_edits()) return;
+    }
+    ++replay.next;
+    --replay.left;
+  }
 }
 
 }  // namespace weir

@@ -29,10 +29,15 @@ void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned 
 std::size_t expire_fragments(WorkerState& worker, const Snapshot& snapshot,
                              std::span<Packet> expired) noexcept;
 
-// Replays the edits of services that changed since the worker's last snapshot, and begins to look
+// Begins what a new version asks for: the edits of services (replay_some_edits), and to look
 // through the connections of real servers that have gone. Worker thread, when it first sees
 // `snapshot`.
 void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept;
+
+// Replays at most so many edits, or looks at so many services: while `worker.edits.left` is not 0.
+// A service that is asked for a real server before that has its own replayed then. Worker thread.
+inline constexpr unsigned kReplayBudget = 16;
+void replay_some_edits(WorkerState& worker, const Snapshot& snapshot) noexcept;
 
 // Completes a packet that waited for its next hop, if that is resolved by now.
 [[nodiscard]] bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept;

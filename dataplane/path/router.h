@@ -38,13 +38,27 @@ inline bool route_reply(const Snapshot& snapshot, Connection<Address>& connectio
   return route_reply_anew(snapshot, connection, packet);
 }
 
-inline void go_to_server(Packet& packet, const RealServer& server) noexcept {
-  packet.neighbour_known = server.next_hop_known;
-  packet.next_hop = server.next_hop;
-  if (server.next_hop_known) [[likely]]
-    return;
-  packet.out_interface = server.interface;
+// False: there is no way through weir's ports.
+inline bool go_to_server(const Snapshot& snapshot, Packet& packet,
+                         const RealServer& server) noexcept {
+  const Way& way = snapshot.routes->way(server.way);
+  packet.neighbour_known = way.state == Way::State::known;
+  packet.next_hop = way.next_hop;
+  if (packet.neighbour_known) [[likely]]
+    return true;
+  packet.out_interface = way.interface;
   packet.neighbour = server.address;
+  return way.state == Way::State::to_be_met;
+}
+
+// Of the outer header of a tunnel to `server`; unspecified: there is none.
+inline IpAddress tunnel_source(const Snapshot& snapshot, const RealServer& server) noexcept {
+  const Routes& routes = *snapshot.routes;
+  const Way& way = routes.way(server.way);
+  if (way.state == Way::State::none) return {};
+  const Interface& interface = routes.interfaces()[way.interface];
+  const IpAddress source = server.address.is_ipv4() ? interface.ipv4_source : interface.ipv6_source;
+  return source.family() == server.address.family() ? source : IpAddress{};
 }
 
 inline std::uint16_t mtu_of(const Snapshot& snapshot, const Packet& packet) noexcept {

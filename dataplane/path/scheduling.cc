@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/path/scheduling.h"
 
+#include <limits>
+
 namespace weir {
 namespace {
 
@@ -52,7 +54,7 @@ template <class Address>
 const RealServer* pick_server(WorkerState& worker, const Snapshot& snapshot, const Service& service,
                               const FlowKey<Address>& key, const OpenServers& loads) noexcept {
   WorkerScheduler& state = (*service.schedulers)[worker.index];
-  replay_edits(state, service);
+  replay_edits(state, service, std::numeric_limits<unsigned>::max());
   const Settings& settings = *snapshot.settings;
   const ServerSlot slot = state.scheduler->pick({.candidates = service.candidates,
                                                  .loads = loads,
@@ -67,11 +69,14 @@ const RealServer* pick_server(WorkerState& worker, const Snapshot& snapshot, con
   return snapshot.servers[slot];
 }
 
-void replay_edits(WorkerScheduler& state, const Service& service) noexcept {
-  for (std::uint64_t next = state.edits_applied.read(); next < service.end_of_edits(); ++next) {
+unsigned replay_edits(WorkerScheduler& state, const Service& service, unsigned budget) noexcept {
+  unsigned replayed = 0;
+  std::uint64_t next = state.edits_applied.read();
+  for (; next < service.end_of_edits() && replayed < budget; ++next, ++replayed) {
     state.scheduler->apply(service.edits[next - service.first_edit]);
-    state.edits_applied.add(1);
   }
+  state.edits_applied.add(replayed);
+  return replayed;
 }
 
 void count_opened(WorkerState& worker, const Snapshot& snapshot,

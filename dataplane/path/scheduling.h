@@ -56,8 +56,9 @@ template <class Address>
 const RealServer* pick_server(WorkerState& worker, const Snapshot& snapshot, const Service& service,
                               const FlowKey<Address>& key, const OpenServers& loads) noexcept;
 
-// Replays the edits of `service` that this worker's scheduler has not seen.
-void replay_edits(WorkerScheduler& state, const Service& service) noexcept;
+// Replays edits of `service` that this worker's scheduler has not seen, at most `budget`; returns
+// how many.
+unsigned replay_edits(WorkerScheduler& state, const Service& service, unsigned budget) noexcept;
 
 // A new connection, inactive as yet.
 void count_opened(WorkerState& worker, const Snapshot& snapshot, const RealServer& server) noexcept;

@@ -60,6 +60,12 @@ class NoticeOutbox {
   std::size_t count_ = 0;
 };
 
+// Round the services that were edited lately, from where it is, however often a new version comes.
+struct EditReplay {
+  std::size_t next = 0;  // in Snapshot::edited
+  std::size_t left = 0;
+};
+
 struct WorkerState {
   unsigned index = 0;
   unsigned workers = 1;
@@ -78,6 +84,7 @@ struct WorkerState {
   NoticeOutbox notices;
   std::array<DropEntryWalk, 2> drop_entry_walks{};  // of ipv4, of ipv6
   GoneServerWalk gone_servers;
+  EditReplay edits;
 
   // No two workers give the same: they may send from one address.
   std::uint32_t take_fragment_id() noexcept {

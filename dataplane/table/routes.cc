@@ -15,8 +15,18 @@ namespace {
 
 constexpr std::uint16_t kGenerations = 4096;
 
-std::size_t hash_of(std::uint16_t interface, const IpAddress& address) noexcept {
-  return std::hash<IpAddress>{}(address) + interface * std::size_t{0x9e3779b97f4a7c15ULL};
+Way way_of(const Routes::Decision& decision) noexcept {
+  using State = Way::State;
+  switch (decision.answer) {
+    case Routes::Answer::found:
+      return {decision.next_hop, decision.interface, State::known};
+    case Routes::Answer::missing:
+      return {0, decision.interface, State::to_be_met};
+    case Routes::Answer::not_ours:
+    case Routes::Answer::no_route:
+      break;
+  }
+  return {};
 }
 
 }  // namespace
@@ -165,7 +175,7 @@ Routes::Decision Routes::find(const IpAddress& destination,
     std::uint64_t rest = (std::uint64_t{flow_hash} * group->total_weight) >> 32;
     while (rest >= table_->hops()[chosen].weight) rest -= table_->hops()[chosen++].weight;
   }
-  const Member& member = members_[chosen];
+  const Member& member = (*members_)[chosen];
   switch (member.kind) {
     case Member::Kind::not_ours:
       return {Answer::not_ours, 0, 0};
@@ -181,69 +191,116 @@ Routes::Decision Routes::find(const IpAddress& destination,
   return {Answer::found, member.interface, *neighbour};
 }
 
+Way Routes::way_to(const IpAddress& destination) const noexcept {
+  const auto flow_hash = static_cast<std::uint32_t>(hash_of(seed_, 0, destination));
+  return way_of(find(destination, flow_hash));
+}
+
+std::uint64_t Routes::hash_of(std::uint64_t seed, std::uint16_t interface,
+                              const IpAddress& address) noexcept {
+  const auto low = load<std::uint64_t>(address.bytes().data());
+  const auto high = load<std::uint64_t>(address.bytes().data() + 8);
+  const std::uint64_t mixed = multiply_mix(low ^ seed, (high ^ 0x9e3779b97f4a7c15ULL) + interface);
+  return multiply_mix(mixed ^ seed, 0xd1b54a32d192ed03ULL);
+}
+
 const NextHopIndex* Routes::find_neighbour(std::uint16_t interface,
                                            const IpAddress& address) const noexcept {
-  const std::size_t mask = neighbours_.size() - 1;
-  for (std::size_t i = hash_of(interface, address) & mask;; i = (i + 1) & mask) {
-    if (neighbours_[i] == kNoNextHop) return nullptr;
-    const NextHop& hop = next_hops_[neighbours_[i]];
-    if (hop.interface == interface && hop.address == address) return &neighbours_[i];
+  const std::uint64_t hash = hash_of(seed_, interface, address);
+  const Segment& segment = neighbours_[segment_of(hash)];
+  for (std::uint64_t i = hash & segment.mask;; i = (i + 1) & segment.mask) {
+    if (segment.places[i] == kNoNextHop) return nullptr;
+    const NextHop& hop = next_hops_[segment.places[i]];
+    if (hop.interface == interface && hop.address == address) return &segment.places[i];
   }
 }
 
-RoutesBuilder& RoutesBuilder::interfaces(std::vector<Interface> interfaces) {
-  routes_->interfaces_ = std::move(interfaces);
-  return *this;
-}
+// ---- Editing ----
 
-RoutesBuilder& RoutesBuilder::routes(std::span<const RouteEntry> routes) {
-  return table(RouteTable::build(routes));
-}
+RoutesEditor::RoutesEditor(std::uint64_t seed) { draft_.seed_ = seed; }
 
-RoutesBuilder& RoutesBuilder::table(std::shared_ptr<const RouteTable> table) {
-  routes_->table_ = std::move(table);
-  return *this;
-}
-
-RoutesBuilder& RoutesBuilder::next_hops(std::vector<NextHop> next_hops) {
-  routes_->next_hops_ = std::move(next_hops);
-  return *this;
-}
-
-RoutesBuilder& RoutesBuilder::generation(std::uint16_t generation) {
-  routes_->generation_ = generation % kGenerations;
-  return *this;
-}
-
-std::shared_ptr<const Routes> RoutesBuilder::build() {
-  if (routes_->table_ == nullptr) routes({});
-  index_neighbours();
-  link_members();
-  return std::exchange(routes_, std::make_shared<Routes>());
-}
-
-void RoutesBuilder::index_neighbours() {
-  const std::vector<NextHop>& hops = routes_->next_hops_;
-  auto& neighbours = routes_->neighbours_;
-  neighbours.assign(std::bit_ceil(2 * hops.size() + 1), Routes::kNoNextHop);
-  const std::size_t mask = neighbours.size() - 1;
-  for (std::size_t index = 0; index < hops.size(); ++index) {
-    if (!hops[index].used) continue;
-    std::size_t i = hash_of(hops[index].interface, hops[index].address) & mask;
-    while (neighbours[i] != Routes::kNoNextHop) i = (i + 1) & mask;
-    neighbours[i] = static_cast<NextHopIndex>(index);
+RoutesEditor::~RoutesEditor() {
+  next_hops_.give_up(replaced_);
+  ways_.give_up(replaced_);
+  for (Neighbours& segment : neighbours_) {
+    if (segment.places != nullptr) replaced_.push_back(std::move(segment.places));
   }
+  draft_.losses_->follow(std::move(replaced_));
 }
 
-void RoutesBuilder::link_members() {
+RoutesEditor& RoutesEditor::interfaces(std::vector<Interface> interfaces) {
+  draft_.interfaces_ = std::make_shared<const std::vector<Interface>>(std::move(interfaces));
+  members_stale_ = true;
+  return *this;
+}
+
+RoutesEditor& RoutesEditor::table(std::shared_ptr<const RouteTable> table) {
+  draft_.table_ = std::move(table);
+  members_stale_ = true;
+  return *this;
+}
+
+RoutesEditor& RoutesEditor::next_hop(NextHopIndex index, const NextHop& hop) {
+  const NextHop& before = next_hops_[index];
+  const bool moves =
+      before.used != hop.used || before.interface != hop.interface || before.address != hop.address;
+  if (moves) move_neighbour(index, before, hop);
+  next_hops_.edit(index) = hop;
+  return *this;
+}
+
+RoutesEditor& RoutesEditor::way(WayIndex index, const Way& way) {
+  if (ways_[index] != way) ways_.edit(index) = way;
+  return *this;
+}
+
+RoutesEditor& RoutesEditor::generation(std::uint16_t generation) {
+  draft_.generation_ = generation % kGenerations;
+  return *this;
+}
+
+std::size_t RoutesEditor::segment_of(const NextHop& hop) const noexcept {
+  return Routes::segment_of(Routes::hash_of(draft_.seed_, hop.interface, hop.address));
+}
+
+void RoutesEditor::move_neighbour(NextHopIndex index, const NextHop& before, const NextHop& after) {
+  const auto touch = [this](std::size_t segment) -> std::vector<NextHopIndex>& {
+    Neighbours& neighbours = neighbours_[segment];
+    if (!std::exchange(neighbours.is_stale, true)) stale_.push_back(segment);
+    return neighbours.all;
+  };
+  if (before.used) std::erase(touch(segment_of(before)), index);
+  if (after.used) touch(segment_of(after)).push_back(index);
+  members_stale_ = true;
+}
+
+void RoutesEditor::make_places(std::size_t segment) {
+  Neighbours& neighbours = neighbours_[segment];
+  const std::size_t size = std::bit_ceil(2 * neighbours.all.size() + 1);
+  const std::size_t mask = size - 1;
+  auto places = std::make_shared<std::vector<NextHopIndex>>(size, Routes::kNoNextHop);
+  for (const NextHopIndex index : neighbours.all) {
+    const NextHop& hop = next_hops_[index];
+    std::size_t i = Routes::hash_of(draft_.seed_, hop.interface, hop.address) & mask;
+    while ((*places)[i] != Routes::kNoNextHop) i = (i + 1) & mask;
+    (*places)[i] = index;
+  }
+  draft_.neighbours_[segment] = {places->data(), static_cast<std::uint32_t>(mask)};
+  if (neighbours.places != nullptr) replaced_.push_back(std::move(neighbours.places));
+  neighbours.places = std::move(places);
+  neighbours.is_stale = false;
+}
+
+void RoutesEditor::link_members() {
   using Kind = Routes::Member::Kind;
   std::unordered_map<std::uint32_t, std::uint16_t> positions;
-  for (std::size_t i = 0; i < routes_->interfaces_.size(); ++i) {
-    const std::uint32_t kernel_index = routes_->interfaces_[i].kernel_index;
+  for (std::size_t i = 0; i < draft_.interfaces_->size(); ++i) {
+    const std::uint32_t kernel_index = (*draft_.interfaces_)[i].kernel_index;
     if (kernel_index != 0) positions.emplace(kernel_index, static_cast<std::uint16_t>(i));
   }
-  for (const RouteEntry::Hop& hop : routes_->table_->hops()) {
-    Routes::Member& member = routes_->members_.emplace_back();
+  auto members = std::make_shared<std::vector<Routes::Member>>();
+  for (const RouteEntry::Hop& hop : draft_.table_->hops()) {
+    Routes::Member& member = members->emplace_back();
     const auto position = positions.find(hop.kernel_interface);
     if (position == positions.end()) continue;
     member.interface = position->second;
@@ -251,10 +308,39 @@ void RoutesBuilder::link_members() {
       member.kind = Kind::on_link;
       continue;
     }
-    const NextHopIndex* next_hop = routes_->find_neighbour(member.interface, hop.gateway);
+    const NextHopIndex* next_hop = draft_.find_neighbour(member.interface, hop.gateway);
     member.kind = next_hop == nullptr ? Kind::gateway_without_next_hop : Kind::gateway;
     if (next_hop != nullptr) member.next_hop = *next_hop;
   }
+  draft_.members_ = std::move(members);
+  members_stale_ = false;
+}
+
+void RoutesEditor::bring_up_to_date() {
+  for (const std::size_t segment : stale_) make_places(segment);
+  stale_.clear();
+  if (std::exchange(next_hop_pages_, next_hops_.pages_made()) != next_hops_.pages_made()) {
+    draft_.next_hops_ = next_hops_.draft();
+  }
+  if (members_stale_) link_members();
+}
+
+Routes::Decision RoutesEditor::find(const IpAddress& destination, std::uint32_t flow_hash) {
+  bring_up_to_date();
+  return draft_.find(destination, flow_hash);
+}
+
+Way RoutesEditor::way_to(const IpAddress& destination) {
+  bring_up_to_date();
+  return draft_.way_to(destination);
+}
+
+std::shared_ptr<const Routes> RoutesEditor::publish() {
+  bring_up_to_date();
+  draft_.next_hops_ = next_hops_.publish(replaced_);
+  draft_.ways_ = ways_.publish(replaced_);
+  draft_.losses_ = draft_.losses_->follow(std::exchange(replaced_, {}));
+  return std::make_shared<const Routes>(draft_);
 }
 
 }  // namespace weir

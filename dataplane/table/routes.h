@@ -5,14 +5,20 @@
 // connection and direction and caches the answer, so the tables favour memory and building time:
 // routes are a sorted array of disjoint address ranges (a default route alone is one range), and a
 // lookup is a binary search. Meaning as in the kernel's fib (net/ipv4/fib_semantics.c).
+//
+// Real servers have a Way each, at an index that stays theirs: a route or a neighbour that changes
+// changes ways and next hops, and no service. Versions share what did not change.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "dataplane/net/addresses.h"
+#include "dataplane/table/paged_array.h"
 
 namespace weir {
 
@@ -44,6 +50,22 @@ struct NextHop {
   bool used = false;      // the slot holds a neighbour
   IpAddress address;
 };
+
+using WayIndex = std::uint32_t;
+
+// How packets reach one address.
+struct Way {
+  enum class State : std::uint8_t {
+    none,       // not through weir's interfaces
+    to_be_met,  // on link through `interface`; its neighbour has no next hop yet
+    known,      // by `next_hop`, which may still be unresolved
+  };
+  NextHopIndex next_hop = 0;
+  std::uint16_t interface = 0;  // index into Routes::interfaces()
+  State state = State::none;
+  friend bool operator==(const Way&, const Way&) noexcept = default;
+};
+static_assert(sizeof(Way) == 8);
 
 // What the kernel's tables say about one prefix, already chosen among metrics and tables.
 struct RouteEntry {
@@ -97,6 +119,9 @@ class RouteTable {
 
 class Routes {
  public:
+  static constexpr std::size_t kMaxNextHops = 131072;
+  static constexpr std::size_t kMaxWays = 262144;
+
   enum class Answer : std::uint8_t {
     found,     // `next_hop` is set; it may still be unresolved
     missing,   // on link through `interface`, but no next hop has been made for the address yet
@@ -109,19 +134,29 @@ class Routes {
     NextHopIndex next_hop = 0;
   };
 
-  // Any thread, wait-free. `flow_hash`, well mixed in its high bits, chooses among equal paths.
+  // All of these: any thread, wait-free. `flow_hash`, whose bits are all random, chooses among
+  // equal paths.
   Decision find(const IpAddress& destination, std::uint32_t flow_hash) const noexcept;
+  // The way that packets for one address take, whatever their flow.
+  Way way_to(const IpAddress& destination) const noexcept;
 
-  std::span<const Interface> interfaces() const noexcept { return interfaces_; }
-  std::span<const NextHop> next_hops() const noexcept { return next_hops_; }
+  std::span<const Interface> interfaces() const noexcept { return *interfaces_; }
+  // Below kMaxNextHops; `used` is false where there is none.
   const NextHop& next_hop(NextHopIndex index) const noexcept { return next_hops_[index]; }
+  const Way& way(WayIndex index) const noexcept { return ways_[index]; }
 
   // Changes whenever a cached NextHopIndex may mean something else: routes changed or a next hop's
   // slot was reused. Wraps at 4096.
   std::uint16_t generation() const noexcept { return generation_; }
 
  private:
-  friend class RoutesBuilder;
+  friend class RoutesEditor;
+
+  static constexpr std::size_t kNextHopPage = 64;
+  static constexpr std::size_t kWayPage = 512;
+  using NextHops = PagedArray<NextHop, kNextHopPage, kMaxNextHops / kNextHopPage>;
+  using Ways = PagedArray<Way, kWayPage, kMaxWays / kWayPage>;
+  using Interfaces = std::shared_ptr<const std::vector<Interface>>;
 
   // What a hop of the table means here, at the same index as in table_->hops().
   struct Member {
@@ -131,36 +166,83 @@ class Routes {
     NextHopIndex next_hop = 0;  // of a gateway
   };
 
+  // The next hops of one share of all (interface, address), in open addressing.
+  static constexpr std::size_t kSegments = 1024;
+  static constexpr NextHopIndex kNoNextHop = ~0U;
+  struct Segment {
+    const NextHopIndex* places = &kNoNextHop;
+    std::uint32_t mask = 0;
+  };
+  static std::uint64_t hash_of(std::uint64_t seed, std::uint16_t interface,
+                               const IpAddress& address) noexcept;
+  static std::size_t segment_of(std::uint64_t hash) noexcept { return hash >> 54U; }
   const NextHopIndex* find_neighbour(std::uint16_t interface,
                                      const IpAddress& address) const noexcept;
 
-  static constexpr NextHopIndex kNoNextHop = ~0U;
-
-  std::vector<Interface> interfaces_;
-  std::vector<NextHop> next_hops_;
+  Interfaces interfaces_ = std::make_shared<const std::vector<Interface>>();
+  NextHops::View next_hops_;
+  Ways::View ways_;
   std::shared_ptr<const RouteTable> table_ = std::make_shared<RouteTable>();
-  std::vector<Member> members_;
-  std::vector<NextHopIndex> neighbours_;  // open addressing, a power of two, at most half full
+  std::shared_ptr<const std::vector<Member>> members_ =
+      std::make_shared<const std::vector<Member>>();
+  std::array<Segment, kSegments> neighbours_;
+  // Whoever sends from many addresses on link cannot know which of them meet.
+  std::uint64_t seed_ = 0;
   std::uint16_t generation_ = 0;
+  std::shared_ptr<Losses> losses_ = std::make_shared<Losses>();
 };
 
-// Makes Routes from lists. Next-hop slots are chosen by the caller, so that they stay stable.
-class RoutesBuilder {
+// Makes one version of Routes after the other; each costs what has changed since the one before.
+// Thread: control's, or whose it is; of the versions, the last use too.
+class RoutesEditor {
  public:
-  RoutesBuilder& interfaces(std::vector<Interface> interfaces);
-  RoutesBuilder& routes(std::span<const RouteEntry> routes);
-  RoutesBuilder& table(std::shared_ptr<const RouteTable> table);  // instead of routes()
-  // Index = NextHopIndex. A gateway on a weir interface that is not among them has no route.
-  RoutesBuilder& next_hops(std::vector<NextHop> next_hops);
-  RoutesBuilder& generation(std::uint16_t generation);
-  // Once; the builder is empty afterwards.
-  std::shared_ptr<const Routes> build();
+  // `seed` is secret.
+  explicit RoutesEditor(std::uint64_t seed = 0);
+  // Versions live on.
+  ~RoutesEditor();
+  RoutesEditor(const RoutesEditor&) = delete;
+  RoutesEditor& operator=(const RoutesEditor&) = delete;
+
+  RoutesEditor& interfaces(std::vector<Interface> interfaces);
+  RoutesEditor& table(std::shared_ptr<const RouteTable> table);
+  RoutesEditor& routes(std::span<const RouteEntry> routes) {
+    return table(RouteTable::build(routes));
+  }
+  // A hop whose `used` is false frees the index. A gateway on a weir interface without a next hop
+  // has no route.
+  RoutesEditor& next_hop(NextHopIndex index, const NextHop& hop);
+  RoutesEditor& way(WayIndex index, const Way& way);
+  RoutesEditor& generation(std::uint16_t generation);
+
+  const NextHop& next_hop_at(NextHopIndex index) const { return next_hops_[index]; }
+
+  // The kernel's decision for an address, from all that has been said so far.
+  Routes::Decision find(const IpAddress& destination, std::uint32_t flow_hash);
+  Way way_to(const IpAddress& destination);
+
+  std::shared_ptr<const Routes> publish();
 
  private:
-  void index_neighbours();
+  struct Neighbours {  // of one segment
+    std::vector<NextHopIndex> all;
+    std::shared_ptr<const void> places;
+    bool is_stale = false;
+  };
+
+  void move_neighbour(NextHopIndex index, const NextHop& before, const NextHop& after);
+  std::size_t segment_of(const NextHop& hop) const noexcept;
+  void bring_up_to_date();
+  void make_places(std::size_t segment);
   void link_members();
 
-  std::shared_ptr<Routes> routes_ = std::make_shared<Routes>();
+  Routes draft_;
+  Routes::NextHops next_hops_;
+  std::size_t next_hop_pages_ = 0;  // that draft_ has
+  Routes::Ways ways_;
+  std::vector<Neighbours> neighbours_ = std::vector<Neighbours>(Routes::kSegments);
+  std::vector<std::size_t> stale_;  // of these
+  bool members_stale_ = true;
+  RetiredParts replaced_;
 };
 
 }  // namespace weir

@@ -65,14 +65,7 @@ struct RealServer {
   ServerSlot slot = 0;
   std::uint32_t generation = 0;  // of the slot
   std::uint32_t service = 0;     // ServiceSlot
-  // The way to it through weir's interfaces, if there is one; its next hop, if that has a place in
-  // the Routes of the same Snapshot yet.
-  bool reachable = false;
-  bool next_hop_known = false;
-  std::uint16_t interface = 0;
-  NextHopIndex next_hop = 0;
-  // Source address of a tunnel's outer header.
-  IpAddress tunnel_source;
+  WayIndex way = 0;              // to it, in the Routes of the same Snapshot
 
   friend bool operator==(const RealServer&, const RealServer&) noexcept = default;
 };

@@ -2,6 +2,8 @@
 #include "dataplane/table/service_index.h"
 
 #include <bit>
+#include <tuple>
+#include <vector>
 
 namespace weir {
 namespace {
@@ -11,62 +13,48 @@ constexpr std::uint16_t kFirstUnprivileged = 1024;
 
 }  // namespace
 
-// An addition takes an entry for the address and its port, and one for the address alone.
-ServiceIndex::ServiceIndex(std::size_t entries)
-    : ipv4_(std::bit_ceil(entries * 4 + 2)), ipv6_(ipv4_.size()), mask_(ipv4_.size() - 1) {}
+// One entry that is none ends every search.
+ServiceIndex::ServiceIndex() noexcept {
+  alignas(kAlignment) static constexpr Entry<Ipv4Address> kNoIpv4{};
+  alignas(kAlignment) static constexpr Entry<Ipv6Address> kNoIpv6{};
+  ipv4_.fill(reinterpret_cast<std::uintptr_t>(&kNoIpv4));
+  ipv6_.fill(reinterpret_cast<std::uintptr_t>(&kNoIpv6));
+}
+
+std::size_t ServiceIndex::segment_of(const Key& key) noexcept {
+  const std::uint64_t tail = tail_of(key.port, key.protocol, key.role);
+  return segment_of(key.address.is_ipv4() ? hash(key.address.ipv4(), tail)
+                                          : hash(key.address.ipv6(), tail));
+}
 
 template <class Address>
-void ServiceIndex::add(std::vector<Entry<Address>>& entries, const Entry<Address>& wanted) {
-  const std::uint64_t tail = tail_of(wanted.port, wanted.protocol, wanted.role);
-  std::uint64_t at = hash(wanted.address, tail);
-  while (entries[at & mask_].role != Role::none) {
-    Entry<Address>& present = entries[at++ & mask_];
-    if (!equal(present, wanted.address, tail)) continue;
-    present.replies = static_cast<std::uint8_t>(present.replies | wanted.replies);
-    if (wanted.role == Role::reply_source) present.slot = the_one_of(present.slot, wanted.slot);
-    return;
+std::shared_ptr<const void> ServiceIndex::make_segment(std::uint64_t& segment,
+                                                       std::span<const Item> items) {
+  struct alignas(kAlignment) Line {
+    std::array<Entry<Address>, kAlignment / sizeof(Entry<Address>)> entries{};
+  };
+  const std::size_t lines =
+      std::bit_ceil(items.size() * 2 * sizeof(Entry<Address>) / kAlignment + 1);
+  const std::size_t count = lines * std::tuple_size_v<decltype(Line::entries)>;
+  auto memory = std::make_shared<std::vector<Line>>(lines);
+  auto* const entries = memory->front().entries.data();
+  for (const Item& item : items) {
+    const Key& key = item.key;
+    const std::uint64_t tail = tail_of(key.port, key.protocol, key.role);
+    const auto address = address_of<Address>(key.address);
+    std::uint64_t at = hash(address, tail) & (count - 1);
+    while (entries[at].role != Role::none) at = (at + 1) & (count - 1);
+    entries[at] = {address, key.port, key.protocol, key.role, item.slot, item.replies};
   }
-  entries[at & mask_] = wanted;
+  segment = reinterpret_cast<std::uintptr_t>(entries) |
+            static_cast<std::uint64_t>(std::countr_zero(count));
+  return memory;
 }
 
-void ServiceIndex::add(const IpAddress& address, Be16 port, Protocol protocol, Role role,
-                       ServiceSlot slot, std::uint8_t replies) {
-  if (address.is_ipv4()) {
-    add(ipv4_, {address.ipv4(), port, protocol, role, slot, replies});
-  } else {
-    add(ipv6_, {address.ipv6(), port, protocol, role, slot, replies});
-  }
-}
-
-void ServiceIndex::add_service(const IpAddress& address, Be16 port, Protocol protocol,
-                               ServiceSlot slot) {
-  add(address, port, protocol, Role::service, slot);
-  add(address, Be16{}, kAnyPort, Role::service, slot);
-  if (port == Be16{} || (port == kFtpControl && protocol == Protocol::tcp)) loose_services_ = true;
-}
-
-void ServiceIndex::add_fwmark_service(std::uint32_t mark, Family family, ServiceSlot slot) {
-  const IpAddress address = family == Family::ipv4 ? IpAddress(address_of_mark<Ipv4Address>(mark))
-                                                   : IpAddress(address_of_mark<Ipv6Address>(mark));
-  add(address, Be16{}, kAnyPort, Role::fwmark, slot);
-}
-
-void ServiceIndex::add_reply_source(const IpAddress& address, Be16 port, Protocol protocol,
-                                    ReplyTo to) {
-  const auto replies = static_cast<std::uint8_t>(to);
-  add(address, port, protocol, Role::reply_source, kNoServer, replies);
-  add(address, Be16{}, kAnyPort, Role::reply_source, kNoServer, replies);
-  if (port == Be16{}) replies_of_all_ports_ = true;
-}
-
-void ServiceIndex::add_one_packet_server(const IpAddress& address, Be16 port, ServerSlot slot) {
-  add_reply_source(address, port, Protocol::udp);
-  add(address, port, Protocol::udp, Role::reply_source, slot);
-  one_packet_servers_ = true;
-}
-
-void ServiceIndex::add_local_address(const IpAddress& address) {
-  add(address, Be16{}, kAnyPort, Role::local_address, 0);
+std::shared_ptr<const void> ServiceIndex::set_segment(Family family, std::size_t segment,
+                                                      std::span<const Item> items) {
+  return family == Family::ipv4 ? make_segment<Ipv4Address>(ipv4_[segment], items)
+                                : make_segment<Ipv6Address>(ipv6_[segment], items);
 }
 
 template <class Address>

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which packets are weir's: the destinations and marks that are services and the sources that are
-// real servers whose replies pass. Immutable once built; replaced whole when a service or a real
-// server comes or goes, not when a weight changes.
+// real servers whose replies pass. Immutable; a version shares with the one before all segments in
+// which no service and no real server has come or gone.
 //
-// Per address family open addressing at a load factor <= 0.5, 16 bytes an entry for IPv4, 32 for
-// IPv6. Cost: one cache line per look-up, and one look-up where there is neither FTP nor a service
-// for all ports.
+//   hash: | segment | ... |  place in it |      per address family 1,024 segments, each a hash
+//   table
+//                                               with open addressing at a load factor <= 0.5,
+//                                               16 bytes an entry for IPv4, 32 for IPv6
+// Cost: a word of the segments and a line of the entries per look-up, and one look-up where there
+// is neither FTP nor a service for all ports.
 // Source: ip_vs_service_find (ip_vs_ctl.c).
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
+#include <span>
 
 #include "dataplane/table/flow_key.h"
 #include "dataplane/table/local_addresses.h"
@@ -24,18 +29,50 @@ class ServiceIndex {
   // Where a real server sends its replies: nat's to the client, fullnat's to a local address.
   enum class ReplyTo : std::uint8_t { client = 1, local_address = 2 };
 
-  // Built by control for up to `entries` additions. Port 0: all ports.
-  explicit ServiceIndex(std::size_t entries);
-  void add_service(const IpAddress& address, Be16 port, Protocol protocol, ServiceSlot slot);
-  void add_fwmark_service(std::uint32_t mark, Family family, ServiceSlot slot);
-  void add_reply_source(const IpAddress& address, Be16 port, Protocol protocol,
-                        ReplyTo to = ReplyTo::client);
-  // A reply source that answers without connections.
-  void add_one_packet_server(const IpAddress& address, Be16 port, ServerSlot slot);
-  void add_local_address(const IpAddress& address);
+  enum class Role : std::uint8_t { none, service, fwmark, reply_source, local_address };
+  // Marks the entry of an address, beside those of its ports. No packet has this protocol: it means
+  // hop-by-hop options.
+  static constexpr Protocol kAnyPort = Protocol::ip;
+  static constexpr std::size_t kSegments = 1024;
+
+  // What an entry is found by. A mark is an address here (address_of_mark); port 0: all ports.
+  struct Key {
+    IpAddress address;
+    Be16 port;
+    Protocol protocol = kAnyPort;
+    Role role = Role::none;
+    friend bool operator==(const Key&, const Key&) noexcept = default;
+  };
+  struct Item {
+    Key key;
+    std::uint32_t slot = 0;    // ServiceSlot; of a reply source: ServerSlot
+    std::uint8_t replies = 0;  // ReplyTo, as bits
+  };
+  // Of all items together: whether there are services that take more than one port, reply sources
+  // with all of their ports, and real servers that answer without connections.
+  struct Extras {
+    bool loose_services = false;
+    bool replies_of_all_ports = false;
+    bool one_packet_servers = false;
+    friend bool operator==(const Extras&, const Extras&) noexcept = default;
+  };
+  // Of real servers that share a port, which one answers a datagram cannot be told.
+  static constexpr ServerSlot kSeveralServers = 0xfffffffeU;
+
+  // ---- Control thread (control/live/claims.h) ----
+
+  ServiceIndex() noexcept;
+  static std::size_t segment_of(const Key& key) noexcept;
+  // Makes `items`, which are all those of one segment and family, its content. The memory belongs
+  // to the caller, as long as any version that has it.
+  std::shared_ptr<const void> set_segment(Family family, std::size_t segment,
+                                          std::span<const Item> items);
+  void set_extras(const Extras& extras) noexcept { extras_ = extras; }
+
+  // ---- Any thread ----
 
   // The service that a packet is for, kNoService if there is none: that of its mark, its
-  // destination's, FTP's for data connections, that for all ports. Any thread.
+  // destination's, FTP's for data connections, that for all ports.
   static constexpr ServiceSlot kNoService = 0xffffffffU;
   template <class Address>
   ServiceSlot find_service(const FlowKey<Address>& key, std::uint32_t mark = 0) const noexcept {
@@ -43,21 +80,20 @@ class ServiceIndex {
       return find_marked(key, mark);
     const auto* entry = find(key.destination, key.destination_port, key.protocol, Role::service);
     if (entry != nullptr) return entry->slot;
-    return loose_services_ ? find_loosely(key) : kNoService;
+    return extras_.loose_services ? find_loosely(key) : kNoService;
   }
-  // Whether a packet comes from a real server whose replies pass, and goes where such go. Any
-  // thread.
+  // Whether a packet comes from a real server whose replies pass, and goes where such go.
   template <class Address>
   bool is_reply(const FlowKey<Address>& key) const noexcept {
     const auto* entry = find(key.source, key.source_port, key.protocol, Role::reply_source);
     if (entry != nullptr && passes(*entry, key)) return true;
-    return replies_of_all_ports_ && is_reply_of_all_ports(key);
+    return extras_.replies_of_all_ports && is_reply_of_all_ports(key);
   }
   // The real server of a one-packet service that a packet comes from, kNoServer if there is none or
-  // several could be meant. Any thread.
+  // several could be meant.
   template <class Address>
   ServerSlot one_packet_server(const FlowKey<Address>& key) const noexcept {
-    if (!one_packet_servers_ || key.protocol != Protocol::udp) return kNoServer;
+    if (!extras_.one_packet_servers || key.protocol != Protocol::udp) return kNoServer;
     const auto* entry = find(key.source, key.source_port, key.protocol, Role::reply_source);
     const auto* other = find(key.source, Be16{}, key.protocol, Role::reply_source);
     const ServerSlot of_port = entry == nullptr ? kNoServer : entry->slot;
@@ -79,12 +115,6 @@ class ServiceIndex {
   }
 
  private:
-  enum class Role : std::uint8_t { none, service, fwmark, reply_source, local_address };
-
-  // Marks the entry of an address, beside those of its ports. No packet has this protocol: it means
-  // hop-by-hop options.
-  static constexpr Protocol kAnyPort = Protocol::ip;
-
   template <class Address>
   struct alignas(sizeof(Address) == 4 ? 16 : 32) Entry {
     Address address;
@@ -96,14 +126,23 @@ class ServiceIndex {
   };
   static_assert(sizeof(Entry<Ipv4Address>) == 16 && sizeof(Entry<Ipv6Address>) == 32);
 
+  // A segment in one word: the address of its entries, aligned to a cache line, and in the bits
+  // that this leaves free the logarithm of their number.
+  using Segments = std::array<std::uint64_t, kSegments>;
+  static constexpr std::size_t kAlignment = 64;
   template <class Address>
-  const std::vector<Entry<Address>>& entries() const noexcept {
+  const Segments& segments() const noexcept {
     if constexpr (sizeof(Address) == 4) {
       return ipv4_;
     } else {
       return ipv6_;
     }
   }
+  static std::size_t segment_of(std::uint64_t hash) noexcept { return hash >> 54U; }
+  static_assert(kSegments == 1U << (64 - 54));
+  template <class Address>
+  static std::shared_ptr<const void> make_segment(std::uint64_t& segment,
+                                                  std::span<const Item> items);
 
   template <class Address>
   static bool has(const Entry<Address>& entry, ReplyTo to) noexcept {
@@ -126,7 +165,6 @@ class ServiceIndex {
   template <class Address>
   bool is_reply_of_all_ports(const FlowKey<Address>& key) const noexcept;
 
-  static constexpr ServerSlot kSeveralServers = 0xfffffffeU;
   static ServerSlot the_one_of(ServerSlot a, ServerSlot b) noexcept {
     if (a == kNoServer || a == b) return b;
     return b == kNoServer ? a : kSeveralServers;
@@ -147,22 +185,14 @@ class ServiceIndex {
   template <class Address>
   const Entry<Address>* find(const Address& address, Be16 port, Protocol protocol,
                              Role role) const noexcept;
-  template <class Address>
-  void add(std::vector<Entry<Address>>& entries, const Entry<Address>& wanted);
-  void add(const IpAddress& address, Be16 port, Protocol protocol, Role role, ServiceSlot slot,
-           std::uint8_t replies = 0);
 
-  std::vector<Entry<Ipv4Address>> ipv4_;
-  std::vector<Entry<Ipv6Address>> ipv6_;
-  std::uint64_t mask_;
-  // Whether there are services that take more than one port, and reply sources with all of theirs.
-  bool loose_services_ = false;
-  bool replies_of_all_ports_ = false;
-  bool one_packet_servers_ = false;
+  Segments ipv4_;
+  Segments ipv6_;
+  Extras extras_;
 };
 
 inline std::uint64_t ServiceIndex::hash(const Ipv4Address& address, std::uint64_t tail) noexcept {
-  return (address.value.raw() | tail) * 0x9e3779b97f4a7c15ULL >> 32U;
+  return multiply_mix(address.value.raw() | tail, 0x9e3779b97f4a7c15ULL);
 }
 
 inline std::uint64_t ServiceIndex::hash(const Ipv6Address& address, std::uint64_t tail) noexcept {
@@ -185,10 +215,13 @@ template <class Address>
 [[gnu::always_inline]] inline auto ServiceIndex::find(const Address& address, Be16 port,
                                                       Protocol protocol, Role role) const noexcept
     -> const Entry<Address>* {
-  const Entry<Address>* const all = entries<Address>().data();
   const std::uint64_t tail = tail_of(port, protocol, role);
-  for (std::uint64_t at = hash(address, tail);; ++at) {
-    const Entry<Address>& entry = all[at & mask_];
+  const std::uint64_t place = hash(address, tail);
+  const std::uint64_t segment = segments<Address>()[segment_of(place)];
+  const auto* const all = reinterpret_cast<const Entry<Address>*>(segment & ~(kAlignment - 1));
+  const std::uint64_t mask = (std::uint64_t{1} << (segment & (kAlignment - 1))) - 1;
+  for (std::uint64_t at = place;; ++at) {
+    const Entry<Address>& entry = all[at & mask];
     if (equal(entry, address, tail)) return &entry;
     if (entry.role == Role::none) return nullptr;
   }

@@ -10,6 +10,7 @@
 
 #include "dataplane/table/mark_rules.h"
 #include "dataplane/table/own_macs.h"
+#include "dataplane/table/paged_array.h"
 #include "dataplane/table/routes.h"
 #include "dataplane/table/service.h"
 #include "dataplane/table/service_index.h"
@@ -24,11 +25,17 @@ struct PortAddresses {
   std::array<OwnMacs, kMaxPorts> macs;
 };
 
+// Slots of services and real servers.
+inline constexpr std::uint32_t kMaxServices = 65536;
+inline constexpr std::uint32_t kMaxServers = 131072;
+using ServiceSlots = PagedArray<const Service*, 512, kMaxServices / 512>;
+using ServerSlots = PagedArray<const RealServer*, 512, kMaxServers / 512>;
+
 struct Snapshot {
   std::uint64_t version = 0;
   std::shared_ptr<const ServiceIndex> index;
-  std::vector<const Service*> services;    // by ServiceSlot, null: free
-  std::vector<const RealServer*> servers;  // by ServerSlot, null: free
+  ServiceSlots::View services;  // by ServiceSlot, null: free
+  ServerSlots::View servers;    // by ServerSlot, null: free
   // The first version without a real server that an earlier one had, or with another policy for the
   // connections of such; 0: none.
   std::uint64_t last_departure = 0;

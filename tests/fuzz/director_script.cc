@@ -558,12 +558,12 @@ class Script {
       lab_.expire_fragments(i);
     }
     require(lab_.datagrams().in_use() == 0, "every datagram's buffer is given back");
+    constexpr std::size_t kSlots = 4096;  // more than a script can take
     for (int i = 0; i < 4; ++i) lab_.settle();
-    for (const Service* left : lab_.snapshot().services) {
-      require(left == nullptr, "every service's slot is freed");
-    }
-    for (const RealServer* left : lab_.snapshot().servers) {
-      require(left == nullptr, "every real server's slot is freed");
+    const Snapshot& snapshot = lab_.snapshot();
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      require(snapshot.services[slot] == nullptr, "every service's slot is freed");
+      require(snapshot.servers[slot] == nullptr, "every real server's slot is freed");
     }
   }
 

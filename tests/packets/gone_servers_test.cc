@@ -317,7 +317,7 @@ TEST_F(GoneServers, DeparturesThatFollowEachOtherKeepItFromNobody) {
     const bool reset = step % 2 != 0;
     must(lab_.services().set_service_option(key_, {"gone-server", reset ? "reset" : "drop"}));
     if (!reset) continue;
-    adopt_snapshot(worker, lab_.snapshot());
+    BurstLab::adopt_whole(worker, lab_.snapshot());
     for (const Forwarded& probe : lab_.one_step_of_gone_servers()) {
       if (probe.port == 0) asked.insert(decode(probe.bytes).flow.destination_port);
     }
@@ -328,7 +328,7 @@ TEST_F(GoneServers, DeparturesThatFollowEachOtherKeepItFromNobody) {
 TEST_F(GoneServers, TheWalkWaitsForRoom) {
   set_up("reset");
   WorkerState& worker = lab_.worker();
-  adopt_snapshot(worker, lab_.snapshot());
+  BurstLab::adopt_whole(worker, lab_.snapshot());
   ASSERT_TRUE(worker.gone_servers.is_under_way());
   std::vector<Packet> none;
   EXPECT_EQ(walk_gone_servers(worker, lab_.snapshot(), none), 0U);

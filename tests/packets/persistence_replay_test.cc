@@ -279,23 +279,23 @@ TEST(PersistenceReplay, ServicesOfAMark) {
 
 struct LifeStep {
   const char* label;
-  void (*before)(Services&, const ServiceKey&);
+  void (*before)(LabServices&, const ServiceKey&);
   std::uint16_t port;
   bool opens;
 };
 
-void set_weight_of_server3(Services& services, const ServiceKey& key, std::int32_t weight) {
+void set_weight_of_server3(LabServices& services, const ServiceKey& key, std::int32_t weight) {
   must(services.edit_server(key, server_spec("10.2.0.3", 8080, ForwardMode::nat, weight)));
 }
 
 constexpr LifeStep kLifeSteps[] = {
     {"first", nullptr, 33000, true},
     {"data on open conn after weight 0",
-     [](Services& s, const ServiceKey& k) { set_weight_of_server3(s, k, 0); }, 33000, false},
+     [](LabServices& s, const ServiceKey& k) { set_weight_of_server3(s, k, 0); }, 33000, false},
     {"new conn, same source, after weight 0", nullptr, 33001, true},
     {"data on open conn again", nullptr, 33000, false},
     {"new conn after weight back to 1",
-     [](Services& s, const ServiceKey& k) { set_weight_of_server3(s, k, 1); }, 33002, true},
+     [](LabServices& s, const ServiceKey& k) { set_weight_of_server3(s, k, 1); }, 33002, true},
     {"data on open conn after its server is deleted", nullptr, 33002, false},
     {"new conn after delete", nullptr, 33003, true},
 };

@@ -31,7 +31,7 @@ class Director {
     must(lab_.services().add_service(spec_));
   }
 
-  Services& services() { return lab_.services(); }
+  LabServices& services() { return lab_.services(); }
   const ServiceKey& key() const { return spec_.key; }
   const LookupTable* table() {
     return lab_.snapshot().services[0] == nullptr ? nullptr

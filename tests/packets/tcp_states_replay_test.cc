@@ -266,37 +266,37 @@ Bytes tcp_of_client(std::uint16_t port, std::uint8_t flags) {
 
 Bytes udp_of_client(std::uint16_t port) { return client_udp({kClient, port, kVip, 53}); }
 
-void set_weight_of_server2(Services& services, std::int32_t weight) {
+void set_weight_of_server2(LabServices& services, std::int32_t weight) {
   const std::string server = server_address(2);
   must(services.edit_server(kTcp, server_spec(server, 8080, ForwardMode::nat, weight)));
   must(services.edit_server(kUdp, server_spec(server, 5353, ForwardMode::nat, weight)));
 }
 
-void drain(Services& services) { set_weight_of_server2(services, 0); }
+void drain(LabServices& services) { set_weight_of_server2(services, 0); }
 
-void delete_server2(Services& services) {
+void delete_server2(LabServices& services) {
   must(services.delete_server(kTcp, address_of(server_address(2)), 8080));
   must(services.delete_server(kUdp, address_of(server_address(2)), 5353));
 }
 
-void add_server2(Services& services) {
+void add_server2(LabServices& services) {
   must(services.add_server(kTcp, server_spec(server_address(2), 8080, ForwardMode::nat)));
   must(services.add_server(kUdp, server_spec(server_address(2), 5353, ForwardMode::nat)));
 }
 
-void delete_services(Services& services) {
+void delete_services(LabServices& services) {
   must(services.delete_service(kTcp));
   must(services.delete_service(kUdp));
 }
 
-void create_again(Services& services) {
+void create_again(LabServices& services) {
   add_service(services, kTcp);
   must(services.add_server(kTcp, server_spec(server_address(3), 8080, ForwardMode::nat)));
 }
 
 struct DrainStep {
   const char* label;
-  void (*before)(Services&);  // what the operator did, if anything
+  void (*before)(LabServices&);  // what the operator did, if anything
   Bytes frame;
   std::uint16_t port = 0;
 };

@@ -40,7 +40,7 @@ CommandResult run_ipvsadm_on(const std::string& socket_path, const std::string& 
   return result;
 }
 
-ApiLab::ApiLab(ServiceTable& table)
+ApiLab::ApiLab(LiveModel& table)
     : directory_(make_directory()),
       socket_path_(directory_ + "/weir.sock"),
       work_(boost::asio::make_work_guard(io_)) {

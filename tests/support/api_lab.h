@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An API server over a ServiceTable, on a thread and a socket of its own, and ipvsadm run on it.
+// An API server over a LiveModel, on a thread and a socket of its own, and ipvsadm run on it.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "control/api/api_server.h"
-#include "control/model/service_table.h"
+#include "control/live/live_model.h"
 
 namespace weir {
 
@@ -28,7 +28,7 @@ CommandResult run_ipvsadm_on(const std::string& socket_path, const std::string& 
 class ApiLab {
  public:
   // `table` is used by the lab's thread only, until the lab is gone.
-  explicit ApiLab(ServiceTable& table);
+  explicit ApiLab(LiveModel& table);
   ~ApiLab();
 
   const std::string& socket_path() const { return socket_path_; }

@@ -101,12 +101,41 @@ Packet Frame::packet() {
   return packet;
 }
 
+// Ways are what the routes say when a real server comes: they never change.
+class BurstLab::Host final : public HostNetwork {
+ public:
+  std::shared_ptr<const Routes> routes() override {
+    if (std::exchange(is_stale_, false)) routes_ = editor.publish();
+    return routes_;
+  }
+  bool owns(const IpAddress& address) const override { return own.contains(address); }
+  WayIndex acquire_way(const IpAddress& address) override {
+    const auto [known, is_new] = ways_.emplace(address, static_cast<WayIndex>(ways_.size() + 1));
+    if (is_new) editor.way(known->second, editor.way_to(address));
+    is_stale_ = is_stale_ || is_new;
+    return known->second;
+  }
+  void release_way(const IpAddress&) override {}
+  bool reaches(const IpAddress& address) override {
+    return editor.way_to(address).state != Way::State::none;
+  }
+  std::optional<std::string> problem_with(const IpAddress&) const override { return {}; }
+
+  RoutesEditor editor{7};
+  std::set<IpAddress> own;
+
+ private:
+  std::map<IpAddress, WayIndex> ways_;
+  std::shared_ptr<const Routes> routes_;
+  bool is_stale_ = true;
+};
+
 BurstLab::BurstLab(const Shape& shape)
     : shape_(shape),
       datagrams_(std::make_unique<DatagramArena>(shape.workers * (shape.datagrams + 1))),
       owners_(owners_of(shape.workers, shape.local_ports).map),
       publisher_(std::make_unique<Publisher>(shape.workers)),
-      own_{ip("10.9.0.1"), ip("2001:db8:9::1"), ip("10.8.0.254"), ip("10.2.0.254")} {
+      host_(std::make_unique<Host>()) {
   using Table4 = ConnectionTable<Ipv4Address>;
   using Table6 = ConnectionTable<Ipv6Address>;
   const Services::Clock clock = shape.clock == nullptr ? fake_clock : shape.clock;
@@ -133,10 +162,10 @@ BurstLab::BurstLab(const Shape& shape)
     states_.push_back(owned_states_.back().get());
   }
   for (WorkerState* state : states_) state->statistics = statistics_view_;
-  services_ = std::make_unique<Services>(*publisher_, states_, clock);
+  services_ = std::make_unique<LabServices>(*publisher_, states_, clock);
   services_->set_local_ports(owners_of(shape.workers, shape.local_ports).ports, seed[0]);
+  host_->own = {ip("10.9.0.1"), ip("2001:db8:9::1"), ip("10.8.0.254"), ip("10.2.0.254")};
   build_network();
-  publish_network();
 }
 
 BurstLab::~BurstLab() {
@@ -174,26 +203,25 @@ void BurstLab::build_network() {
       {prefix("192.0.2.0", 24), {}},
       {prefix("2001:db8:ffff::", 64), {}},
   };
-  routes_ =
-      RoutesBuilder().interfaces(interfaces).routes(table).next_hops(hops).generation(1).build();
-}
-
-void BurstLab::publish_network() {
+  host_->editor.interfaces(interfaces).routes(table).generation(1);
+  for (NextHopIndex i = 0; i < hops.size(); ++i) host_->editor.next_hop(i, hops[i]);
   auto ports = std::make_shared<PortAddresses>();
   ports->macs[0] = OwnMacs({kClientSideMac});
   ports->macs[1] = OwnMacs({kServerSideMac});
-  services_->set_surroundings(
-      {routes_, std::move(ports), [this](const IpAddress& a) { return own_.contains(a); }});
+  services_->set_host(*host_);
+  services_->ports_changed(std::move(ports));
 }
 
 void BurstLab::own(const IpAddress& address) {
-  own_.insert(address);
-  publish_network();
+  host_->own.insert(address);
+  const IpPrefix changed{address, static_cast<std::uint8_t>(address.bit_width())};
+  services_->addresses_changed({&changed, 1});
 }
 
 void BurstLab::disown(const IpAddress& address) {
-  own_.erase(address);
-  publish_network();
+  host_->own.erase(address);
+  const IpPrefix changed{address, static_cast<std::uint8_t>(address.bit_width())};
+  services_->addresses_changed({&changed, 1});
 }
 
 std::uint64_t BurstLab::count(Outcome outcome) const {
@@ -223,7 +251,7 @@ void BurstLab::pass_seconds(unsigned seconds, unsigned step) {
 std::vector<Forwarded> BurstLab::look_after_gone_servers() {
   std::vector<Forwarded> sent;
   for (WorkerState* state : states_) {
-    adopt_snapshot(*state, snapshot());
+    adopt_whole(*state, snapshot());
     while (state->gone_servers.is_under_way()) {
       for (Forwarded& probe : walk_gone_servers(*state)) sent.push_back(std::move(probe));
       ++state->now;
@@ -263,11 +291,17 @@ void BurstLab::expire_fragments(unsigned worker) {
 
 std::vector<Forwarded> BurstLab::take_overdue() { return std::exchange(overdue_, {}); }
 
+void BurstLab::adopt_whole(WorkerState& worker, const Snapshot& snapshot) {
+  adopt_snapshot(worker, snapshot);
+  while (worker.edits.left != 0) replay_some_edits(worker, snapshot);
+}
+
 void BurstLab::settle() {
-  for (WorkerState* state : states_) adopt_snapshot(*state, snapshot());
+  for (WorkerState* state : states_) adopt_whole(*state, snapshot());
   // No thread is registered, so every grace period is over at once.
-  services_->housekeeping();
-  services_->housekeeping();
+  for (int i = 0; i < 2; ++i) {
+    while (services_->housekeeping()) continue;
+  }
 }
 
 Forwarded BurstLab::send(std::span<const std::uint8_t> bytes, std::uint16_t port, unsigned worker,

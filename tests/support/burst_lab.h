@@ -23,6 +23,7 @@
 #include "dataplane/path/packet_path.h"
 #include "dataplane/table/table_memory.h"
 #include "tests/support/datagram_arena.h"
+#include "tests/support/lab_services.h"
 
 namespace weir::test {
 
@@ -63,7 +64,7 @@ class BurstLab {
     std::uint16_t server_mtu = 1500;
     std::uint16_t client_mtu = 1500;
     std::size_t datagrams = Reassembly::kDatagrams;  // of each worker, under way
-    std::uint32_t server_slots = Services::kMaxServers;
+    std::uint32_t server_slots = kMaxServers;
     Services::Clock clock = nullptr;  // null: the one that pass_seconds() moves
     std::uint16_t server_vlan = 0;    // 0: untagged
     // Whether fragments make datagrams with right checksums, so that what leaves of these has them.
@@ -77,7 +78,7 @@ class BurstLab {
   explicit BurstLab(const Shape& shape);
   ~BurstLab();
 
-  Services& services() { return *services_; }
+  LabServices& services() { return *services_; }
   Publisher& publisher() { return *publisher_; }
   WorkerState& worker(unsigned index = 0) { return *states_[index]; }
   const Snapshot& snapshot() { return publisher_->current(); }
@@ -100,6 +101,8 @@ class BurstLab {
   void expire_fragments(unsigned worker);
   // What has become of datagrams whose time was over, since the last call.
   std::vector<Forwarded> take_overdue();
+  // What a worker does when it meets a version, without pauses.
+  static void adopt_whole(WorkerState& worker, const Snapshot& snapshot);
   // Every worker is between two bursts: control may free what was replaced.
   void settle();
 
@@ -135,7 +138,6 @@ class BurstLab {
   void judge(const Packet& packet, std::span<const std::uint8_t> received) const;
   std::string fault_on_link(std::span<const std::uint8_t> frame, std::uint16_t port) const;
   void build_network();
-  void publish_network();
 
   const Shape shape_;
   std::unique_ptr<DatagramArena> datagrams_;
@@ -146,9 +148,9 @@ class BurstLab {
   std::vector<WorkerState*> states_;
   const OwnerMap& owners_;
   std::unique_ptr<Publisher> publisher_;
-  std::unique_ptr<Services> services_;
-  std::shared_ptr<const Routes> routes_;
-  std::set<IpAddress> own_;
+  std::unique_ptr<LabServices> services_;
+  class Host;
+  std::unique_ptr<Host> host_;
   std::vector<Forwarded> overdue_;
 };
 

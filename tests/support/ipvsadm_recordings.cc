@@ -119,7 +119,7 @@ void expect_same(const IpvsadmRecord& record, const CommandResult& result) {
   EXPECT_EQ(result.exit_code, failed_restore ? 255 : record.expected.exit_code);
 }
 
-int replay_ipvsadm_records(ServiceTable& table, const std::vector<std::string_view>& groups,
+int replay_ipvsadm_records(LiveModel& table, const std::vector<std::string_view>& groups,
                            const std::vector<RefusedCommand>& refused) {
   const ApiLab lab(table);
   int replayed = 0;

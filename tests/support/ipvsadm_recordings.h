@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the real ipvsadm printed (data/ipvs/cli.jsonl), for replays through the client, the socket
-// and a ServiceTable: output, messages and exit codes byte for byte.
+// and a LiveModel: output, messages and exit codes byte for byte.
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "control/model/service_table.h"
+#include "control/live/live_model.h"
 #include "tests/support/api_lab.h"
 
 namespace weir {
@@ -36,7 +36,7 @@ struct RefusedCommand {
 
 // Replays the records of the groups, in order, on `table`, which holds what they begin with, with
 // the commands that were run in between. Returns how many records were replayed.
-int replay_ipvsadm_records(ServiceTable& table, const std::vector<std::string_view>& groups,
+int replay_ipvsadm_records(LiveModel& table, const std::vector<std::string_view>& groups,
                            const std::vector<RefusedCommand>& refused = {});
 
 }  // namespace weir

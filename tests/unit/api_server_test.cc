@@ -20,7 +20,7 @@
 #include "control/api/api_routes.h"
 #include "control/cli/api_client.h"
 #include "tests/support/api_lab.h"
-#include "tests/support/fake_service_table.h"
+#include "tests/support/fake_live_model.h"
 
 namespace weir {
 namespace {
@@ -63,7 +63,7 @@ class RawClient {
 constexpr const char* kGetCounters = "GET /v1/counters HTTP/1.1\r\nHost: weir\r\n\r\n";
 
 TEST(ApiServer, WorkersAreListedAsTheTableHasThem) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   const auto workers = ApiClient(lab.socket_path()).workers();
   ASSERT_TRUE(workers.ok()) << workers.status();
@@ -79,7 +79,7 @@ TEST(ApiServer, WorkersAreListedAsTheTableHasThem) {
 }
 
 TEST(ApiServer, RequestThatComesByteByByteIsAnswered) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   const RawClient client(lab.socket_path());
   for (const char* byte = kGetCounters; *byte != '\0'; ++byte) client.send({*byte});
@@ -90,7 +90,7 @@ TEST(ApiServer, RequestThatComesByteByByteIsAnswered) {
 }
 
 TEST(ApiServer, RequestsInOnePieceAreAllAnswered) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   const RawClient client(lab.socket_path());
   client.send(std::string(kGetCounters) +
@@ -101,7 +101,7 @@ TEST(ApiServer, RequestsInOnePieceAreAllAnswered) {
 }
 
 TEST(ApiServer, ClientThatHangsAndOneThatSendsGarbageDoNotDisturbOthers) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   const RawClient hanging(lab.socket_path());
   hanging.send("GET /v1/cou");
@@ -112,7 +112,7 @@ TEST(ApiServer, ClientThatHangsAndOneThatSendsGarbageDoNotDisturbOthers) {
 }
 
 TEST(ApiServer, TooLargeARequestIsRefused) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   const RawClient client(lab.socket_path());
   client.send("POST /v1/services HTTP/1.1\r\nHost: weir\r\nContent-Length: 65537\r\n\r\n");
@@ -120,7 +120,7 @@ TEST(ApiServer, TooLargeARequestIsRefused) {
 }
 
 TEST(ApiServer, ClientBeyondTheLimitOfSessionsIsServedWhenOthersLeave) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   std::vector<std::unique_ptr<RawClient>> idle;
   for (int i = 0; i < 300; ++i) {
@@ -162,7 +162,7 @@ class Heartbeat {
 
 TEST(ApiServer, LongListingLeavesTheThreadToOthersInBetween) {
   constexpr std::uint32_t kConnections = 50'000;
-  FakeServiceTable table;
+  FakeLiveModel table;
   table.connections.resize(kConnections);
   for (std::uint32_t i = 0; i < kConnections; ++i) table.connections[i].expires = i;
   ApiLab lab(table);
@@ -177,7 +177,7 @@ TEST(ApiServer, LongListingLeavesTheThreadToOthersInBetween) {
 }
 
 TEST(ApiServer, ListingWithManyRealServersComesWhole) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   for (std::uint16_t i = 1; i <= 200; ++i) {
     const ServiceKey key{
         .protocol = Protocol::tcp, .address = *IpAddress::parse("1.1.1.1"), .port = i};
@@ -197,7 +197,7 @@ TEST(ApiServer, ListingWithManyRealServersComesWhole) {
 }
 
 TEST(ApiServer, ClientThatLeavesInTheMiddleOfAListingHarmsNobody) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   table.connections.resize(50'000);
   const ApiLab lab(table);
   {
@@ -209,7 +209,7 @@ TEST(ApiServer, ClientThatLeavesInTheMiddleOfAListingHarmsNobody) {
 }
 
 TEST(ApiServer, SocketIsForItsOwnerOnlyAndGoesWithTheServer) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   std::string path;
   {
     const ApiLab lab(table);
@@ -222,7 +222,7 @@ TEST(ApiServer, SocketIsForItsOwnerOnlyAndGoesWithTheServer) {
 }
 
 TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   boost::asio::io_context io;
   const auto second = ApiServer::open(io, lab.socket_path(), table);
@@ -248,9 +248,9 @@ TEST(ApiClient, WithoutAWeirOneSentenceNamesSocketAndRemedy) {
 }
 
 TEST(ApiClient, WhatWeirDoesNotDoIsRefusedByName) {
-  class Refusing : public FakeServiceTable {
-    absl::Status add_service(const ServiceSpec&) override {
-      return absl::UnimplementedError("weir has no scheduler mh yet: use rr.");
+  class Refusing : public FakeLiveModel {
+    void commit(Plan, Done done) override {
+      done({absl::UnimplementedError("weir has no scheduler mh yet: use rr."), 0});
     }
   };
   Refusing table;
@@ -265,15 +265,15 @@ TEST(ApiClient, WhatWeirDoesNotDoIsRefusedByName) {
 const ServiceKey kService{.address = *IpAddress::parse("2001:db8::1"), .port = 80};
 
 TEST(ApiClient, OptionsOfAServiceComeBackWithIt) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   ApiClient weir(lab.socket_path());
-  EXPECT_EQ(weir.set_service_option(kService, {"idle-timeout", "7"}).code(),
+  EXPECT_EQ(weir.commit(SetServiceOption{kService, {"idle-timeout", "7"}}).code(),
             absl::StatusCode::kFailedPrecondition);
-  ASSERT_TRUE(weir.add_service({.key = kService}).ok());
+  ASSERT_TRUE(weir.commit(AddService{{.key = kService}}).ok());
   EXPECT_TRUE(weir.find(kService)->options.empty());
-  ASSERT_TRUE(weir.set_service_option(kService, {"idle-timeout", "7"}).ok());
-  ASSERT_TRUE(weir.set_service_option(kService, {"gone-server", "keep"}).ok());
+  ASSERT_TRUE(weir.commit(SetServiceOption{kService, {"idle-timeout", "7"}}).ok());
+  ASSERT_TRUE(weir.commit(SetServiceOption{kService, {"gone-server", "keep"}}).ok());
   const auto listed = weir.find(kService);
   ASSERT_EQ(listed->options.size(), 2U);
   EXPECT_EQ(listed->options[0].name, "idle-timeout");
@@ -282,14 +282,14 @@ TEST(ApiClient, OptionsOfAServiceComeBackWithIt) {
 }
 
 TEST(ApiClient, LocalAddressesComeBackWithTheirService) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   ApiClient weir(lab.socket_path());
-  ASSERT_TRUE(weir.add_service({.key = kService}).ok());
+  ASSERT_TRUE(weir.commit(AddService{{.key = kService}}).ok());
   const AddressRange four{*IpAddress::parse("10.2.0.1"), *IpAddress::parse("10.2.0.2")};
   const AddressRange six{*IpAddress::parse("2001:db8::5"), *IpAddress::parse("2001:db8::6")};
-  ASSERT_TRUE(weir.add_local_addresses(four, std::nullopt).ok());
-  ASSERT_TRUE(weir.add_local_addresses(six, kService).ok());
+  ASSERT_TRUE(weir.commit(AddLocalAddresses{four, std::nullopt}).ok());
+  ASSERT_TRUE(weir.commit(AddLocalAddresses{six, kService}).ok());
   const auto listed = weir.local_addresses();
   ASSERT_TRUE(listed.ok()) << listed.status();
   ASSERT_EQ(listed->size(), 2U);
@@ -299,14 +299,15 @@ TEST(ApiClient, LocalAddressesComeBackWithTheirService) {
   EXPECT_EQ((*listed)[1].service, kService);
   EXPECT_EQ((*listed)[1].count, 2U);
   EXPECT_EQ((*listed)[1].not_owned, 1U);
-  EXPECT_EQ(weir.delete_local_addresses(six, std::nullopt).code(), absl::StatusCode::kNotFound);
-  EXPECT_TRUE(weir.delete_local_addresses(six, kService).ok());
-  EXPECT_TRUE(weir.delete_local_addresses(four, std::nullopt).ok());
+  EXPECT_EQ(weir.commit(DeleteLocalAddresses{six, std::nullopt}).code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_TRUE(weir.commit(DeleteLocalAddresses{six, kService}).ok());
+  EXPECT_TRUE(weir.commit(DeleteLocalAddresses{four, std::nullopt}).ok());
   EXPECT_TRUE(weir.local_addresses()->empty());
 }
 
 TEST(ApiClient, RulesForMarksComeBackInTheirOrder) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiLab lab(table);
   ApiClient weir(lab.socket_path());
   MarkRuleSpec rule;
@@ -317,23 +318,30 @@ TEST(ApiClient, RulesForMarksComeBackInTheirOrder) {
                .ports = {0, 65534},
                .mark = 4294967295U};
   rule.on = "0000:3b:00.0";
-  ASSERT_TRUE(weir.add_mark_rule({}, std::nullopt).ok());
-  ASSERT_TRUE(weir.add_mark_rule(rule, 1).ok());
+  ASSERT_TRUE(weir.commit(AddMarkRule{}).ok());
+  ASSERT_TRUE(weir.commit(AddMarkRule{rule, 1}).ok());
   const auto listed = weir.mark_rules();
   ASSERT_TRUE(listed.ok()) << listed.status();
   ASSERT_EQ(listed->size(), 2U);
   EXPECT_EQ((*listed)[0].rule, rule.rule);
   EXPECT_EQ((*listed)[0].on, rule.on);
   EXPECT_EQ((*listed)[1].rule, MarkRule{});
-  EXPECT_TRUE(weir.delete_mark_rule(1).ok());
+  EXPECT_TRUE(weir.commit(DeleteMarkRule{1}).ok());
   EXPECT_EQ(weir.mark_rules()->size(), 1U);
-  EXPECT_EQ(weir.delete_mark_rule(2).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(weir.commit(DeleteMarkRule{2}).code(), absl::StatusCode::kNotFound);
+}
+
+// Where everything is done when answer() returns.
+ApiReply answer_of(LiveModel& model, const ApiRequest& request) {
+  ApiReply reply;
+  answer(model, request, [&reply](ApiReply given) { reply = std::move(given); });
+  return reply;
 }
 
 TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const auto status = [&](const char* method, const char* path, const char* body) {
-    return answer(table, {.method = method, .path = path, .body = body}).http_status;
+    return answer_of(table, {.method = method, .path = path, .body = body}).http_status;
   };
   for (const char* body : {"{\"ports\":\"80-79\"}", "{\"ports\":80}", "{\"from\":\"10.0.0.0/33\"}",
                            "{\"protocol\":\"icmp\"}", "{\"mark\":-1}", "{\"to\":\"\"}"}) {
@@ -350,31 +358,79 @@ TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
 }
 
 TEST(ApiRoutes, UnknownPathAndWrongMethodAreDifferentErrors) {
-  FakeServiceTable table;
-  EXPECT_EQ(answer(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
-  EXPECT_EQ(answer(table, {.method = "GET", .path = "*"}).http_status, 404);
-  EXPECT_EQ(answer(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
+  FakeLiveModel table;
+  EXPECT_EQ(answer_of(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
+  EXPECT_EQ(answer_of(table, {.method = "GET", .path = "*"}).http_status, 404);
+  EXPECT_EQ(answer_of(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
 }
 
 TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   for (const char* body :
        {"", "[]", "{", "{\"protocol\":\"tcp\",\"port\":65536}", "{\"protocol\":\"icmp\"}",
         "{\"protocol\":\"fwmark\"}", "{\"address\":\"1.1.1.1\",\"sheduler\":\"rr\"}",
         "{\"address\":\"1.1.1\"}", "{\"port\":\"80\"}", "{\"port\":-1}"}) {
-    const ApiReply reply = answer(table, {.method = "POST", .path = "/v1/services", .body = body});
+    const ApiReply reply =
+        answer_of(table, {.method = "POST", .path = "/v1/services", .body = body});
     EXPECT_EQ(reply.http_status, 400) << body;
   }
   EXPECT_TRUE(table.services.empty());
 }
 
 TEST(ApiRoutes, EditOfAnotherServiceThanThePathNamesIsRefused) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   const ApiReply reply =
-      answer(table, {.method = "PUT",
-                     .path = "/v1/services/tcp/1.1.1.1/80",
-                     .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
+      answer_of(table, {.method = "PUT",
+                        .path = "/v1/services/tcp/1.1.1.1/80",
+                        .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
   EXPECT_EQ(reply.http_status, 400);
+}
+
+TEST(ApiClient, ManyChangesGoInOneRequest) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  const ServiceKey other{.address = *IpAddress::parse("10.9.0.1"), .port = 53};
+  const ServerSpec server{.address = *IpAddress::parse("10.2.0.1"), .port = 53};
+  const auto failures = weir.commit_each(
+      {AddService{{.key = kService}}, AddServer{other, server}, AddService{{.key = other}},
+       AddServer{other, server}, DeleteServer{other, server.address, 54},
+       SetTimeouts{{.tcp = 1, .tcp_fin = 2, .udp = 3}}, SetSetting{"no_such", "1"}});
+  ASSERT_TRUE(failures.ok()) << failures.status();
+  ASSERT_EQ(failures->size(), 3U);
+  EXPECT_EQ((*failures)[0].change, 1U);
+  EXPECT_EQ((*failures)[0].status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ((*failures)[1].change, 4U);
+  EXPECT_EQ((*failures)[2].change, 6U);
+  EXPECT_EQ((*failures)[2].status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(table.services.size(), 2U);
+  EXPECT_EQ(table.services[1].servers.size(), 1U);
+  EXPECT_EQ(table.timeouts().udp, 3U);
+}
+
+TEST(ApiRoutes, ATransactionIsWholeOrNothingAndNamesTheBadChange) {
+  FakeLiveModel table;
+  const ApiReply reply =
+      answer_of(table, {.method = "POST", .path = "/v1/changes", .body = R"({"changes":[
+                {"change":"add_service","spec":{"address":"10.9.0.1","port":80}},
+                {"change":"delete_service","service":"tcp/10.9.0.2/80"}]})"});
+  EXPECT_EQ(reply.http_status, 404);
+  EXPECT_NE(reply.body.find("\"change\":1"), std::string::npos) << reply.body;
+  EXPECT_TRUE(table.services.empty());
+}
+
+TEST(ApiRoutes, ChangesThatCannotBeReadAreRefused) {
+  FakeLiveModel table;
+  for (const char* body :
+       {"", "{}", "{\"changes\":{}}", "{\"changes\":[{}]}", "{\"changes\":[{\"change\":\"x\"}]}",
+        "{\"changes\":[{\"change\":\"add_service\"}]}",
+        "{\"changes\":[{\"change\":\"delete_service\",\"service\":\"tcp/1.1.1.1\"}]}",
+        "{\"changes\":[{\"change\":\"delete_all_services\",\"more\":1}]}",
+        "{\"changes\":[],\"each\":1}"}) {
+    const ApiReply reply =
+        answer_of(table, {.method = "POST", .path = "/v1/changes", .body = body});
+    EXPECT_EQ(reply.http_status, 400) << body;
+  }
 }
 
 }  // namespace

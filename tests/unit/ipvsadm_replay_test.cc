@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Replays what the real ipvsadm printed (data/ipvs/cli.jsonl) through the client, the socket and a
-// ServiceTable: output, messages and exit codes byte for byte.
+// LiveModel: output, messages and exit codes byte for byte.
 //
 // Not replayed: the records `proc` (weir has no /proc) and `rate-estimator` (no command in it).
 #include <gtest/gtest.h>
@@ -10,19 +10,19 @@
 #include <vector>
 
 #include "tests/support/api_lab.h"
-#include "tests/support/fake_service_table.h"
+#include "tests/support/fake_live_model.h"
 #include "tests/support/ipvsadm_recordings.h"
 
 namespace weir {
 namespace {
 
 TEST(IpvsadmReplay, CommandsOnATableThatBeginsEmptyPrintWhatIpvsadmPrinted) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   EXPECT_EQ(replay_ipvsadm_records(table, {"empty table", "building", "listing", "edits", "wrong"}),
             138);
 }
 
-void run_all(ServiceTable& table, const std::vector<const char*>& commands) {
+void run_all(LiveModel& table, const std::vector<const char*>& commands) {
   const ApiLab lab(table);
   for (const char* command : commands) ASSERT_EQ(lab.run(command).exit_code, 0) << command;
 }
@@ -60,7 +60,7 @@ std::vector<ConnectionListing> read_connections(const std::string& text) {
   return connections;
 }
 
-void prepare_traffic(FakeServiceTable& table) {
+void prepare_traffic(FakeLiveModel& table) {
   run_all(table, {"-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.1:8080 -m",
                   "-a -t 10.9.0.1:80 -r 10.2.0.2:8080 -m", "-A -u 10.9.0.1:53 -s wrr",
                   "-a -u 10.9.0.1:53 -r 10.2.0.3 -w 2", "-a -u 10.9.0.1:53 -r 10.2.0.4 -i"});
@@ -88,7 +88,7 @@ void prepare_traffic(FakeServiceTable& table) {
 }
 
 TEST(IpvsadmReplay, CountersAndConnectionsOfKnownTrafficPrintWhatIpvsadmPrinted) {
-  FakeServiceTable table;
+  FakeLiveModel table;
   prepare_traffic(table);
   EXPECT_EQ(table.connections.size(), 15U);
   EXPECT_EQ(replay_ipvsadm_records(table, {"traffic"}), 9);
@@ -100,7 +100,7 @@ TEST(IpvsadmReplay, LargeRatesPrintWhatIpvsadmPrinted) {
   int replayed = 0;
   for (const IpvsadmRecord& record : read_ipvsadm_records()) {
     if (record.group != "large counters") continue;
-    FakeServiceTable table;
+    FakeLiveModel table;
     run_all(table, {"-A -u 10.9.0.1:53", "-a -u 10.9.0.1:53 -r 10.2.0.1"});
     fill(table.services[0].rates, rates[replayed]);
     fill(table.services[0].servers[0].rates, rates[replayed]);

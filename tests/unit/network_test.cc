@@ -64,7 +64,7 @@ class NetworkTest : public testing::Test {
     auto opened = Network::open(io_, {{0, "eth0"}});
     ASSERT_TRUE(opened.ok()) << opened.status();
     network_ = *std::move(opened);
-    network_->on_change([this] { ++changes_; });
+    network_->on_change([this](const Network::Change&) { ++changes_; });
   }
 
   // Runs the control thread's loop until `condition` holds; how long that took.
@@ -274,7 +274,9 @@ TEST_F(NetworkTest, UnansweredNeighbourStaysUnresolvedAndIsAskedAgain) {
 TEST_F(NetworkTest, SilentlyChangedMacIsKnownWithinTenSeconds) {
   sh("ip route add 10.7.0.0/16 via 10.1.0.2");
   open();
-  network_->set_real_servers({address("fd01::2"), address("10.7.0.9"), address("10.2.0.9")});
+  for (const char* server : {"fd01::2", "10.7.0.9", "10.2.0.9"}) {
+    network_->acquire_way(address(server));
+  }
   until([&] {
     return reaches("10.7.0.1", "02:00:00:00:00:02") && reaches("fd01::2", "02:00:00:00:00:02");
   });
@@ -291,10 +293,46 @@ TEST_F(NetworkTest, SilentlyChangedMacIsKnownWithinTenSeconds) {
   std::cout << "both families followed after " << took.count() << " ms\n";
 }
 
+TEST_F(NetworkTest, WaysFollowRoutesNeighboursAndLinks) {
+  open();
+  const WayIndex server = network_->acquire_way(address("10.7.0.9"));
+  const WayIndex near = network_->acquire_way(address("10.1.0.2"));
+  EXPECT_EQ(network_->acquire_way(address("10.1.0.2")), near) << "one address, one way";
+  const auto way = [&](WayIndex index) { return network_->current_routes()->way(index); };
+  EXPECT_EQ(way(server).state, Way::State::none);
+  EXPECT_EQ(way(near).state, Way::State::known);
+  until([&] { return network_->routes()->next_hop(way(near).next_hop).resolved; });
+  sh("ip route add 10.7.0.0/16 via 10.1.0.2");
+  until([&] { return way(server).state == Way::State::known; });
+  EXPECT_EQ(way(server).next_hop, way(near).next_hop);
+  sh("ip route add 10.7.0.9/32 via 10.2.0.9");
+  until([&] { return way(server).state == Way::State::none; });
+  sh("ip route del 10.7.0.9/32 && ip link set eth0 down");
+  until([&] { return way(near).state == Way::State::none; });
+  sh("ip link set eth0 up && ip route add 10.7.0.0/16 via 10.1.0.2");
+  until([&] {
+    return way(server).state == Way::State::known && way(near).state == Way::State::known;
+  });
+  network_->release_way(address("10.1.0.2"));
+  EXPECT_EQ(way(near).state, Way::State::known);
+  network_->release_way(address("10.1.0.2"));
+  EXPECT_EQ(way(near).state, Way::State::none);
+  EXPECT_EQ(network_->acquire_way(address("10.1.0.7")), near) << "places are used again";
+}
+
+TEST_F(NetworkTest, AddressesThatNoServerCanHaveAreNamed) {
+  open();
+  EXPECT_FALSE(network_->problem_with(address("10.1.0.2")));
+  EXPECT_FALSE(network_->problem_with(address("198.51.100.255")));
+  ASSERT_TRUE(network_->problem_with(address("10.1.0.255")));
+  EXPECT_THAT(*network_->problem_with(address("10.1.0.255")), HasSubstr("broadcast"));
+  EXPECT_THAT(*network_->problem_with(address("fe80::9")), HasSubstr("link-local"));
+}
+
 TEST_F(NetworkTest, PermanentNeighbourIsLeftAlone) {
   sh("ip neigh add 10.1.0.60 lladdr 02:00:00:00:00:60 dev eth0 nud permanent");
   open();
-  network_->set_real_servers({address("10.1.0.60")});
+  network_->acquire_way(address("10.1.0.60"));
   until([&] { return reaches("10.1.0.60", "02:00:00:00:00:60"); });
   const auto end = Clock::now() + Neighbours::kProbeInterval + 500ms;
   until([&] { return Clock::now() > end; });
@@ -340,7 +378,7 @@ unsigned lost_messages() {
 
 TEST_F(NetworkTest, LostEventsAreMadeGood) {
   open();
-  network_->set_real_servers({address("10.1.0.60")});
+  network_->acquire_way(address("10.1.0.60"));
   sh("for i in $(seq 100 199); do for j in $(seq 1 200); do "
      "echo neigh add 10.1.$i.$j lladdr 02:00:00:00:00:60 nud permanent dev eth0; done; done "
      "| ip -batch -");
@@ -413,12 +451,14 @@ TEST(HostRoutes, RoutesThatAreNotFollowedAreNamed) {
 TEST(Neighbours, UnusedSlotIsFreedAndPinnedOneIsKept) {
   Neighbours neighbours([](auto...) { return 0; });
   const auto start = Neighbours::Clock::now();
-  const std::vector<Neighbours::Key> pinned = {{1, address("10.0.0.1")}};
-  EXPECT_TRUE(neighbours.pin(pinned, start));
-  EXPECT_FALSE(neighbours.pin(pinned, start));
+  const Neighbours::Key pinned = {1, address("10.0.0.1")};
+  neighbours.pin(pinned, start);
+  neighbours.pin(pinned, start);
+  neighbours.unpin(pinned);
+  EXPECT_THAT(neighbours.take_changes(), ElementsAre(0U));
   const auto exists = [](auto) { return true; };
   for (const auto* text : {"10.0.0.2", "10.0.0.3", "10.0.0.4"}) {
-    EXPECT_TRUE(neighbours.want({1, address(text)}, start));
+    neighbours.want({1, address(text)}, start);
   }
   neighbours.on_change({1, address("10.0.0.2"), NUD_REACHABLE, MacAddress{}}, start);
   neighbours.on_change({1, address("10.0.0.3"), NUD_REACHABLE, MacAddress{}}, start);
@@ -445,8 +485,9 @@ TEST(Neighbours, FullTableKeepsRoomForRealServersAndIsNamed) {
   }
   EXPECT_EQ(neighbours.slots().size(), Neighbours::kMaxSlots - Neighbours::kReservedSlots);
   EXPECT_THAT(neighbours.complaints(), Contains(HasSubstr("next hops are taken")));
-  const std::vector<Neighbours::Key> pinned = {{1, address("192.0.2.1")}};
-  EXPECT_TRUE(neighbours.pin(pinned, now));
+  neighbours.take_changes();
+  neighbours.pin({1, address("192.0.2.1")}, now);
+  EXPECT_EQ(neighbours.take_changes().size(), 1U);
 }
 
 TEST(Neighbours, ProbesAreSpreadOverTheInterval) {

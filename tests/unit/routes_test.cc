@@ -103,10 +103,10 @@ TEST(Routes, RandomPrefixesMatchLikeThePlainSearch) {
   std::mt19937 random(20240229);
   for (int round = 0; round < 300; ++round) {
     const auto entries = random_routes(random, 1 + random() % 60);
-    const auto routes = RoutesBuilder()
+    const auto routes = RoutesEditor()
                             .interfaces({interface(1, 0), interface(2, 1), interface(3, 2)})
                             .routes(entries)
-                            .build();
+                            .publish();
     std::vector<IpAddress> wanted;
     for (const RouteEntry& entry : entries) {
       for (const IpAddress& edge : edges(entry.prefix)) wanted.push_back(edge);
@@ -142,13 +142,15 @@ TEST(Routes, EqualPathsShareByWeight) {
   const std::vector<RouteEntry> entries = {
       {prefix("0.0.0.0/0"), {via(1, "10.0.0.1", 1), via(1, "10.0.0.2", 2), via(2, "10.1.0.1", 5)}},
       {prefix("::/0"), {via(1, "fe80::1", 3), via(2, "fe80::1", 1)}}};
-  const auto routes =
-      RoutesBuilder()
-          .interfaces({interface(1, 0), interface(2, 1)})
-          .routes(entries)
-          .next_hops({next_hop(0, "10.0.0.1"), next_hop(0, "10.0.0.2"), next_hop(1, "10.1.0.1"),
-                      next_hop(0, "fe80::1"), next_hop(1, "fe80::1")})
-          .build();
+  const auto routes = RoutesEditor()
+                          .interfaces({interface(1, 0), interface(2, 1)})
+                          .routes(entries)
+                          .next_hop(0, next_hop(0, "10.0.0.1"))
+                          .next_hop(1, next_hop(0, "10.0.0.2"))
+                          .next_hop(2, next_hop(1, "10.1.0.1"))
+                          .next_hop(3, next_hop(0, "fe80::1"))
+                          .next_hop(4, next_hop(1, "fe80::1"))
+                          .publish();
   std::mt19937 random(7);
   constexpr int kFlows = 80000;
   std::array<int, 5> picked{};
@@ -169,11 +171,12 @@ TEST(Routes, EqualPathsShareByWeight) {
 TEST(Routes, OnLinkDestinationIsFoundOrMissingPerInterface) {
   const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/24"), {on_link(1)}},
                                            {prefix("10.0.1.0/24"), {on_link(2)}}};
-  const auto routes = RoutesBuilder()
+  const auto routes = RoutesEditor()
                           .interfaces({interface(1, 0), interface(2, 1)})
                           .routes(entries)
-                          .next_hops({{}, next_hop(0, "10.0.0.9"), next_hop(0, "10.0.1.9")})
-                          .build();
+                          .next_hop(1, next_hop(0, "10.0.0.9"))
+                          .next_hop(2, next_hop(0, "10.0.1.9"))
+                          .publish();
   const auto known = routes->find(address("10.0.0.9"), 0);
   EXPECT_EQ(known.answer, Routes::Answer::found);
   EXPECT_EQ(known.next_hop, 1U);
@@ -186,27 +189,77 @@ TEST(Routes, OnLinkDestinationIsFoundOrMissingPerInterface) {
 
 TEST(Routes, GatewayOfTheOtherFamilyIsUsed) {
   const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/8"), {via(1, "fe80::1")}}};
-  const auto routes = RoutesBuilder()
+  const auto routes = RoutesEditor()
                           .interfaces({interface(1, 0)})
                           .routes(entries)
-                          .next_hops({next_hop(0, "fe80::1")})
-                          .build();
+                          .next_hop(0, next_hop(0, "fe80::1"))
+                          .publish();
   EXPECT_EQ(routes->find(address("10.9.9.9"), 0).answer, Routes::Answer::found);
 }
 
 TEST(Routes, GatewayWithoutANextHopHasNoRoute) {
   const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/8"), {via(1, "10.0.0.1")}}};
-  const auto routes = RoutesBuilder().interfaces({interface(1, 0)}).routes(entries).build();
+  const auto routes = RoutesEditor().interfaces({interface(1, 0)}).routes(entries).publish();
   EXPECT_EQ(routes->find(address("10.9.9.9"), 0).answer, Routes::Answer::no_route);
 }
 
 TEST(Routes, EmptyRoutesHaveNoRoute) {
   EXPECT_EQ(Routes().find(address("10.0.0.1"), 0).answer, Routes::Answer::no_route);
-  EXPECT_EQ(RoutesBuilder().build()->find(address("::1"), 0).answer, Routes::Answer::no_route);
+  EXPECT_EQ(RoutesEditor().publish()->find(address("::1"), 0).answer, Routes::Answer::no_route);
+}
+
+TEST(Routes, VersionsDifferInWhatWasEditedBetweenThem) {
+  constexpr NextHopIndex kFar = Routes::kMaxNextHops - 1;
+  RoutesEditor editor(7);
+  const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/24"), {on_link(1)}}};
+  editor.interfaces({interface(1, 0)}).routes(entries);
+  const auto first = editor.next_hop(kFar, next_hop(0, "10.0.0.9")).publish();
+  const Way way = editor.way_to(address("10.0.0.9"));
+  const auto second = editor.way(3, way).next_hop(kFar, NextHop{}).publish();
+  EXPECT_EQ(way, (Way{kFar, 0, Way::State::known}));
+  EXPECT_EQ(first->way(3), Way{});
+  EXPECT_EQ(second->way(3), way);
+  EXPECT_EQ(first->find(address("10.0.0.9"), 0).answer, Routes::Answer::found);
+  EXPECT_EQ(second->find(address("10.0.0.9"), 0).answer, Routes::Answer::missing);
+  EXPECT_FALSE(second->next_hop(kFar).used);
+  EXPECT_EQ(second->way_to(address("10.0.0.9")).state, Way::State::to_be_met);
+  EXPECT_EQ(second->way_to(address("10.0.1.9")).state, Way::State::none);
+}
+
+// Like a set of the same next hops, however they came and went.
+TEST(Routes, NeighboursAreFoundAfterAnyEdits) {
+  std::mt19937 random(11);
+  RoutesEditor editor(random());
+  editor.interfaces({interface(1, 0), interface(2, 1)});
+  editor.routes(std::vector<RouteEntry>{{prefix("10.0.0.0/16"), {on_link(1)}},
+                                        {prefix("10.1.0.0/16"), {on_link(2)}}});
+  std::map<std::string, NextHopIndex> known;
+  std::shared_ptr<const Routes> routes;
+  for (NextHopIndex i = 0; i < 20000; ++i) {
+    const auto network = static_cast<std::uint16_t>(random() % 2);
+    const std::string text = "10." + std::to_string(network) + "." + std::to_string(random() % 8) +
+                             "." + std::to_string(random() % 250);
+    const auto former = known.find(text);
+    if (former != known.end()) {
+      editor.next_hop(former->second, NextHop{});
+      known.erase(former);
+    } else {
+      editor.next_hop(i, next_hop(network, text));
+      known.emplace(text, i);
+    }
+    if (i % 100 == 0) routes = editor.publish();
+  }
+  routes = editor.publish();
+  for (const auto& [text, index] : known) {
+    const Routes::Decision decision = routes->find(address(text), 0);
+    ASSERT_EQ(decision.answer, Routes::Answer::found) << text;
+    ASSERT_EQ(decision.next_hop, index);
+  }
+  EXPECT_EQ(routes->find(address("10.0.9.1"), 0).answer, Routes::Answer::missing);
 }
 
 TEST(Routes, GenerationWrapsAt4096) {
-  EXPECT_EQ(RoutesBuilder().generation(4097).build()->generation(), 1);
+  EXPECT_EQ(RoutesEditor().generation(4097).publish()->generation(), 1);
 }
 
 }  // namespace

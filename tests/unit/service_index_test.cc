@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The service index against std::map and std::set.
-#include "dataplane/table/service_index.h"
+// The service index, as claims make it, against std::map and std::set.
+#include "control/live/claims.h"
 
 #include <gtest/gtest.h>
 
@@ -29,20 +29,31 @@ End random_end(test::Random& random) {
 class ServiceIndexTest : public testing::Test {
  protected:
   void fill(std::size_t entries, test::Random& random) {
-    index_ = ServiceIndex(entries);
-    services_.clear();
-    sources_.clear();
+    for (std::size_t i = 0; i < entries / 2; ++i) forget_one(random);
     for (std::size_t i = 0; i < entries; ++i) {
       const End end = random_end(random);
       const auto& [address, port, protocol] = end;
       if (random() % 2 == 0) {
-        // The first service of an end keeps it.
-        services_.emplace(end, static_cast<ServiceSlot>(i));
-        index_.add_service(address, Be16::from_host(port), protocol, static_cast<ServiceSlot>(i));
+        if (!services_.emplace(end, static_cast<ServiceSlot>(i)).second) continue;
+        book_.claim_service(address, port, protocol, static_cast<ServiceSlot>(i));
       } else {
         sources_.insert(end);
-        index_.add_reply_source(address, Be16::from_host(port), protocol);
+        book_.claim_replies(address, port, protocol, ServiceIndex::ReplyTo::client);
       }
+    }
+    index_ = book_.publish();
+  }
+
+  // As long as anybody claims an end, it is there.
+  void forget_one(test::Random& random) {
+    if (random() % 2 == 0 && !services_.empty()) {
+      const auto& [address, port, protocol] = services_.begin()->first;
+      book_.release_service(address, port, protocol);
+      services_.erase(services_.begin());
+    } else if (!sources_.empty()) {
+      const auto& [address, port, protocol] = *sources_.begin();
+      book_.release_replies(address, port, protocol, ServiceIndex::ReplyTo::client);
+      sources_.erase(sources_.begin());
     }
   }
 
@@ -65,15 +76,16 @@ class ServiceIndexTest : public testing::Test {
     const Be16 far_port = Be16::from_host(std::get<1>(there));
     const FlowKey<Address> to{far, near, far_port, near_port, protocol, Direction::inbound};
     const auto service = services_.find(here);
-    ASSERT_EQ(index_.find_service(to),
+    ASSERT_EQ(index_->find_service(to),
               service == services_.end() ? ServiceIndex::kNoService : service->second);
     const FlowKey<Address> from{near, far, near_port, far_port, protocol, Direction::inbound};
-    ASSERT_EQ(index_.is_reply(from), sources_.contains(here));
+    ASSERT_EQ(index_->is_reply(from), sources_.contains(here));
   }
 
-  ServiceIndex index_{0};
+  ClaimBook book_;
+  std::shared_ptr<const ServiceIndex> index_;
   std::map<End, ServiceSlot> services_;
-  std::set<End> sources_;
+  std::multiset<End> sources_;
 };
 
 TEST_F(ServiceIndexTest, finds_what_was_added_and_nothing_else) {
@@ -127,13 +139,14 @@ constexpr const char* kClient = "10.1.0.1";
 constexpr const char* kVip = "10.9.0.1";
 
 TEST(ServiceIndex, a_mark_comes_first_then_the_port_then_ftp_then_all_ports) {
-  ServiceIndex index(8);
-  index.add_service(ip(kVip), Be16::from_host(80), Protocol::tcp, 1);
-  index.add_service(ip(kVip), Be16::from_host(21), Protocol::tcp, 2);
-  index.add_service(ip(kVip), Be16{}, Protocol::tcp, 3);
-  index.add_service(ip(kVip), Be16::from_host(53), Protocol::udp, 4);
-  index.add_fwmark_service(7, Family::ipv4, 5);
-  index.add_fwmark_service(7, Family::ipv6, 6);
+  ClaimBook book;
+  book.claim_service(ip(kVip), 80, Protocol::tcp, 1);
+  book.claim_service(ip(kVip), 21, Protocol::tcp, 2);
+  book.claim_service(ip(kVip), 0, Protocol::tcp, 3);
+  book.claim_service(ip(kVip), 53, Protocol::udp, 4);
+  book.claim_mark(7, Family::ipv4, 5);
+  book.claim_mark(7, Family::ipv6, 6);
+  const ServiceIndex index = *book.publish();
   struct Case {
     std::uint16_t port;
     Protocol protocol;
@@ -165,8 +178,9 @@ TEST(ServiceIndex, a_mark_comes_first_then_the_port_then_ftp_then_all_ports) {
 }
 
 TEST(ServiceIndex, an_address_does_not_pass_for_a_mark) {
-  ServiceIndex index(4);
-  index.add_fwmark_service(0x0a090001, Family::ipv4, 5);
+  ClaimBook book;
+  book.claim_mark(0x0a090001, Family::ipv4, 5);
+  const ServiceIndex index = *book.publish();
   EXPECT_EQ(service_of(index, {kClient, 1, kVip, 80}), kNone);
   EXPECT_FALSE(concerns(index, {kClient, 1, kVip, 80}));
   EXPECT_EQ(service_of(index, {kClient, 1, "10.9.0.9", 80}, 0x0a090001), 5U);
@@ -176,9 +190,10 @@ TEST(ServiceIndex, replies_of_fullnat_go_to_local_addresses_and_nowhere_else) {
   using ReplyTo = ServiceIndex::ReplyTo;
   constexpr const char* kServer = "10.2.0.1";
   constexpr const char* kPool = "10.2.0.200";
-  ServiceIndex index(8);
-  index.add_reply_source(ip(kServer), Be16::from_host(8080), Protocol::tcp, ReplyTo::local_address);
-  index.add_local_address(ip(kPool));
+  ClaimBook book;
+  book.claim_replies(ip(kServer), 8080, Protocol::tcp, ReplyTo::local_address);
+  book.claim_local_address(ip(kPool));
+  ServiceIndex index = *book.publish();
   EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, kFirstLocalPort}));
   EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, kLastLocalPort}));
   EXPECT_FALSE(is_reply(index, {kServer, 8080, kPool, kFirstLocalPort - 1}));
@@ -191,16 +206,18 @@ TEST(ServiceIndex, replies_of_fullnat_go_to_local_addresses_and_nowhere_else) {
   EXPECT_FALSE(concerns(index, {kServer, 0, kClient, 0}));
 
   // The same end, of a nat service as well.
-  index.add_reply_source(ip(kServer), Be16::from_host(8080), Protocol::tcp, ReplyTo::client);
+  book.claim_replies(ip(kServer), 8080, Protocol::tcp, ReplyTo::client);
+  index = *book.publish();
   EXPECT_TRUE(is_reply(index, {kServer, 8080, kClient, 5000}));
   EXPECT_TRUE(is_reply(index, {kServer, 8080, kPool, 5000}));
   EXPECT_TRUE(concerns(index, {kServer, 0, kClient, 0}));
 }
 
 TEST(ServiceIndex, replies_may_come_from_every_port_of_a_server) {
-  ServiceIndex index(8);
-  index.add_reply_source(ip("2001:db8:2::1"), Be16{}, Protocol::udp);
-  index.add_reply_source(ip("2001:db8:2::2"), Be16::from_host(80), Protocol::udp);
+  ClaimBook book;
+  book.claim_replies(ip("2001:db8:2::1"), 0, Protocol::udp, ServiceIndex::ReplyTo::client);
+  book.claim_replies(ip("2001:db8:2::2"), 80, Protocol::udp, ServiceIndex::ReplyTo::client);
+  const ServiceIndex index = *book.publish();
   const auto reply = [&](const char* from, std::uint16_t port, Protocol protocol) {
     return is_reply(index, {from, port, "2001:db8:1::1", 40000, protocol});
   };
@@ -209,6 +226,63 @@ TEST(ServiceIndex, replies_may_come_from_every_port_of_a_server) {
   EXPECT_FALSE(reply("2001:db8:2::1", 1, Protocol::tcp));
   EXPECT_TRUE(reply("2001:db8:2::2", 80, Protocol::udp));
   EXPECT_FALSE(reply("2001:db8:2::2", 81, Protocol::udp));
+}
+
+// ---- What control says of it ----
+
+TEST(ClaimBook, an_end_is_there_until_its_last_claim_goes) {
+  using ReplyTo = ServiceIndex::ReplyTo;
+  constexpr const char* kServer = "10.2.0.1";
+  ClaimBook book;
+  for (int i = 0; i < 2; ++i) book.claim_replies(ip(kServer), 80, Protocol::tcp, ReplyTo::client);
+  book.release_replies(ip(kServer), 80, Protocol::tcp, ReplyTo::client);
+  const auto once = book.publish();
+  EXPECT_TRUE(is_reply(*once, {kServer, 80, kClient, 5000}));
+  book.release_replies(ip(kServer), 80, Protocol::tcp, ReplyTo::client);
+  const auto gone = book.publish();
+  EXPECT_FALSE(is_reply(*gone, {kServer, 80, kClient, 5000}));
+  EXPECT_FALSE(concerns(*gone, {kServer, 80, kClient, 5000}));
+  EXPECT_TRUE(is_reply(*once, {kServer, 80, kClient, 5000})) << "versions do not change";
+  EXPECT_EQ(book.publish(), gone) << "nothing new is no new version";
+}
+
+TEST(ClaimBook, one_packet_servers_are_told_apart_while_there_is_one_of_them) {
+  using ReplyTo = ServiceIndex::ReplyTo;
+  const Way reply = {"10.2.0.1", 53, kClient, 5000, Protocol::udp};
+  const auto server = [&](const ServiceIndex& index) {
+    return ask_about(reply, [&](const auto& key) { return index.one_packet_server(key); });
+  };
+  ClaimBook book;
+  for (const ServerSlot slot : {3U, 4U}) {
+    book.claim_replies(ip("10.2.0.1"), 53, Protocol::udp, ReplyTo::client);
+    book.claim_one_packet(ip("10.2.0.1"), 53, slot);
+  }
+  EXPECT_EQ(server(*book.publish()), kNoServer);
+  book.release_one_packet(ip("10.2.0.1"), 53, 3);
+  EXPECT_EQ(server(*book.publish()), 4U);
+}
+
+TEST(ClaimBook, sizes_are_those_of_the_steering_programs_maps) {
+  ClaimBook book;
+  std::map<std::tuple<SteeringChange::Map, IpAddress, std::uint16_t, Protocol>, std::uint32_t> told;
+  const auto follow = [&] {
+    for (const SteeringChange& change : book.take_steering_changes(1000)) {
+      const std::tuple key(change.map, change.address, change.port, change.protocol);
+      told[key] = change.value;
+      if (change.value == 0) told.erase(key);
+    }
+    const SteeringSizes sizes = book.steering_sizes();
+    EXPECT_EQ(told.size(), sizes.services + sizes.servers + sizes.addresses);
+  };
+  book.claim_service(ip(kVip), 80, Protocol::tcp, 1);
+  book.claim_mark(7, Family::ipv4, 2);
+  book.claim_replies(ip("10.2.0.1"), 80, Protocol::tcp, ServiceIndex::ReplyTo::client);
+  follow();
+  EXPECT_EQ(told.size(), 4U);
+  book.release_service(ip(kVip), 80, Protocol::tcp);
+  book.release_replies(ip("10.2.0.1"), 80, Protocol::tcp, ServiceIndex::ReplyTo::client);
+  follow();
+  EXPECT_TRUE(told.empty());
 }
 
 }  // namespace

@@ -55,15 +55,19 @@ ServiceSpec spec_of(const ServiceKey& key, std::uint32_t persistence = 0) {
 
 class ServicesExtensionsTest : public testing::Test {
  protected:
-  Services& services() { return lab_.services(); }
+  LabServices& services() { return lab_.services(); }
   const Service& published(const ServiceKey& key) {
-    for (const Service* service : lab_.snapshot().services) {
+    const Snapshot& snapshot = lab_.snapshot();
+    for (std::size_t slot = 0; slot < snapshot.services.size(); ++slot) {
+      const Service* const service = snapshot.services[slot];
       if (service != nullptr && service->key == key) return *service;
     }
     throw std::runtime_error("no such service is published");
   }
   const RealServer& published(const std::string& address) {
-    for (const RealServer* server : lab_.snapshot().servers) {
+    const Snapshot& snapshot = lab_.snapshot();
+    for (std::size_t slot = 0; slot < snapshot.servers.size(); ++slot) {
+      const RealServer* const server = snapshot.servers[slot];
       if (server != nullptr && server->address == address_of(address)) return *server;
     }
     throw std::runtime_error("no such real server is published");
@@ -302,7 +306,7 @@ MarkRuleSpec rule_to(const std::string& prefix, std::uint32_t mark) {
   return spec;
 }
 
-std::vector<std::uint32_t> marks_of(const Services& services) {
+std::vector<std::uint32_t> marks_of(const LabServices& services) {
   std::vector<std::uint32_t> marks;
   for (const MarkRuleSpec& spec : services.mark_rules()) marks.push_back(spec.rule.mark);
   return marks;

@@ -38,7 +38,7 @@ Flow flow(std::uint16_t port) { return {"10.1.0.1", port, kVip, 80}; }
 
 class ServicesTest : public testing::Test {
  protected:
-  Services& services() { return lab_.services(); }
+  LabServices& services() { return lab_.services(); }
   Outcome send_tcp(std::uint16_t port, std::uint8_t flags) {
     return lab_.send(client_tcp(flow(port), flags)).outcome;
   }
@@ -68,7 +68,9 @@ class ServicesTest : public testing::Test {
     return {};
   }
   const RealServer* published(unsigned number) {
-    for (const RealServer* server : lab_.snapshot().servers) {
+    const Snapshot& snapshot = lab_.snapshot();
+    for (std::size_t slot = 0; slot < snapshot.servers.size(); ++slot) {
+      const RealServer* const server = snapshot.servers[slot];
       if (server != nullptr && server->address == address_of(server_address(number))) {
         return server;
       }
@@ -182,10 +184,10 @@ TEST_F(ServicesTest, impossible_tunnels_are_refused_and_possible_ones_reach_the_
     const absl::Status status = services().add_server(key_, spec);
     EXPECT_EQ(status.code(), c.expected) << status;
     if (!status.ok()) continue;
-    const auto& servers = lab_.snapshot().servers;
-    EXPECT_TRUE(std::any_of(servers.begin(), servers.end(), [&](const RealServer* server) {
-      return server != nullptr && server->available && server->tunnel == c.tunnel;
-    }));
+    const RealServer* const placed = published(1);
+    ASSERT_NE(placed, nullptr);
+    EXPECT_TRUE(placed->available);
+    EXPECT_EQ(placed->tunnel, c.tunnel);
     must(services().delete_server(key_, spec.address, spec.port));
   }
 }
@@ -515,7 +517,7 @@ class Follower {
   template <class Change>
   void change(const Change& change) {
     change(lab_.services(), key_);
-    if (habit_ == Habit::eager) adopt_snapshot(lab_.worker(), *lab_.publisher().load());
+    if (habit_ == Habit::eager) BurstLab::adopt_whole(lab_.worker(), *lab_.publisher().load());
     lab_.publisher().quiescent(0);
     lab_.services().housekeeping();
   }
@@ -540,7 +542,7 @@ auto random_edit(Random& random) {
   const unsigned dice = random() % 100;
   static constexpr const char* kSchedulers[] = {"rr", "wrr", "wlc"};
   const std::string scheduler = kSchedulers[random() % 3];
-  return [=](Services& services, const ServiceKey& key) {
+  return [=](LabServices& services, const ServiceKey& key) {
     if (dice < 35) {
       (void)services.add_server(key, server(number, weight));
     } else if (dice < 60) {

@@ -183,7 +183,7 @@ constexpr std::uint16_t kNatPort = 80;
 constexpr std::uint16_t kDrPort = 81;
 constexpr std::uint16_t kTunPort = 82;
 
-void add(Services& services, const ServiceKey& key, const std::string& scheduler,
+void add(LabServices& services, const ServiceKey& key, const std::string& scheduler,
          ForwardMode mode) {
   add_service(services, key, scheduler);
   const std::string network = key.address.is_ipv4() ? "10.2.0." : "2001:db8:2::";
@@ -192,7 +192,7 @@ void add(Services& services, const ServiceKey& key, const std::string& scheduler
   }
 }
 
-void add_services(Services& services) {
+void add_services(LabServices& services) {
   for (const std::string& vip : {kVip4, kVip6}) {
     add(services, service_key(Protocol::tcp, vip, kNatPort), "wlc", ForwardMode::nat);
     add(services, service_key(Protocol::udp, vip, kNatPort), "rr", ForwardMode::nat);
@@ -272,7 +272,7 @@ class WarmDirector {
       const Snapshot& snapshot = *versions_[first * versions_.size() / frames_.size()];
       WorkerState& worker = lab_.worker();
       worker.now += kTicksPerSecond / 4;
-      adopt_snapshot(worker, snapshot);
+      BurstLab::adopt_whole(worker, snapshot);
       const std::size_t count = std::min(kMaxBurst, frames_.size() - first);
       for (std::size_t i = 0; i < count; ++i) fill(i, frames_[first + i]);
       process_burst(worker, snapshot, {packets_.data(), count});

@@ -3,6 +3,8 @@
 // around it. Needs root; works in a network namespace of its own.
 #include "control/host/steering.h"
 
+#include "control/live/claims.h"
+
 #include <gtest/gtest.h>
 #include <linux/if_link.h>
 #include <linux/pkt_cls.h>
@@ -126,6 +128,66 @@ constexpr const char* kMarked = "203.0.113.5";  // no address of this host
 constexpr const char* kServer6 = "2001:db8:1::1";
 constexpr const char* kLocal6 = "2001:db8:1::254";
 
+// What the program should know, all at once.
+struct SteeringKey {
+  Protocol protocol = Protocol::tcp;
+  IpAddress address;
+  std::uint16_t port = 0;
+};
+struct SteeringState {
+  std::vector<SteeringKey> services;
+  std::vector<SteeringKey> servers;
+  std::vector<IpAddress> local_addresses;
+  std::vector<IpAddress> tunnel_servers;
+  std::vector<SteeringKey> fullnat_servers;
+  std::vector<IpAddress> fullnat_addresses;
+  std::vector<IpAddress> ftp_addresses;
+  std::vector<SteeringRule> mark_rules;
+};
+
+// From one state to the next, by claims.
+class Told {
+ public:
+  absl::Status update(Steering& steering, const SteeringState& state,
+                      std::span<const MacAddress> macs) {
+    using ReplyTo = ServiceIndex::ReplyTo;
+    ClaimBook next;
+    for (const auto& s : state.services) next.claim_service(s.address, s.port, s.protocol, 0);
+    for (const auto& s : state.servers) {
+      next.claim_replies(s.address, s.port, s.protocol, ReplyTo::client);
+    }
+    for (const auto& s : state.fullnat_servers) {
+      next.claim_replies(s.address, s.port, s.protocol, ReplyTo::local_address);
+    }
+    for (const auto& address : state.local_addresses) next.claim_host_address(address);
+    for (const auto& address : state.tunnel_servers) next.claim_tunnel_server(address);
+    for (const auto& address : state.fullnat_addresses) next.claim_local_address(address);
+    for (const auto& address : state.ftp_addresses) next.claim_ftp_data(address);
+    if (auto status = steering.check_room(next.steering_sizes()); !status.ok()) return status;
+    std::vector<SteeringChange> changes = next.take_steering_changes(~std::size_t{0});
+    const std::vector<SteeringChange> wanted = changes;
+    for (SteeringChange gone : told_) {
+      const auto same_key = [&](const SteeringChange& change) {
+        return change.map == gone.map && change.address == gone.address &&
+               change.port == gone.port && change.protocol == gone.protocol;
+      };
+      if (std::any_of(wanted.begin(), wanted.end(), same_key)) continue;
+      gone.value = 0;
+      changes.push_back(gone);
+    }
+    if (auto status = steering.apply(changes, {next.steering_extras(), state.mark_rules});
+        !status.ok()) {
+      return status;
+    }
+    told_ = wanted;
+    return steering.set_macs(macs);
+  }
+
+ private:
+  std::vector<SteeringChange> told_;
+};
+Told told;  // the one that is under test
+
 SteeringState lab_state() {
   return SteeringState{.services = {{Protocol::tcp, ip(kVip), 80},
                                     {Protocol::udp, ip(kVip), 53},
@@ -235,7 +297,8 @@ class SteeringTest : public testing::Test {
     EXPECT_TRUE(steering->make_way().ok());
     driver = new FakeDriver("va");
     EXPECT_EQ(steering->attach(), absl::OkStatus());
-    EXPECT_EQ(steering->update(lab_state(), kLabMacs), absl::OkStatus());
+    told = {};
+    EXPECT_EQ(told.update(*steering, lab_state(), kLabMacs), absl::OkStatus());
     return steering;
   }
   static void start_and_kill() {
@@ -480,14 +543,14 @@ TEST_F(SteeringTest, ServicesAndServersWithManyPorts) {
   FakeDriver* started = nullptr;
   const std::unique_ptr<Steering> steering = start(started);
   const std::unique_ptr<FakeDriver> driver(started);
-  ASSERT_EQ(steering->update(extended_state(), kLabMacs), absl::OkStatus());
+  ASSERT_EQ(told.update(*steering, extended_state(), kLabMacs), absl::OkStatus());
   check(*driver, many_port_cases());
   check(*driver, fullnat_cases());
   check(*driver, ipv4_error_cases());
   // And when these are gone again, the look-ups for them are.
   SteeringState state = lab_state();
   state.servers.pop_back();
-  ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+  ASSERT_EQ(told.update(*steering, state, kLabMacs), absl::OkStatus());
   check(*driver, ipv4_cases());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kFtpVip}(l4(1, 5000)))), XDP_PASS);
 }
@@ -499,20 +562,20 @@ TEST_F(SteeringTest, RulesForMarksAreReplacedWhole) {
   SteeringState state = lab_state();
   for (int round = 0; round < 3; ++round) {
     state.mark_rules = lab_rules();
-    ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+    ASSERT_EQ(told.update(*steering, state, kLabMacs), absl::OkStatus());
     check(*driver, mark_cases());
     check(*driver, ipv6_cases());
     state.mark_rules.clear();
-    ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+    ASSERT_EQ(told.update(*steering, state, kLabMacs), absl::OkStatus());
     EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kMarked}(l4(40000, 80)))),
               XDP_PASS);
   }
   state.mark_rules.assign(Steering::kMaxMarkRules, lab_rules().front());
   state.mark_rules.back() = lab_rules()[1];
-  ASSERT_EQ(steering->update(state, kLabMacs), absl::OkStatus());
+  ASSERT_EQ(told.update(*steering, state, kLabMacs), absl::OkStatus());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kMarked}(l4(40000, 80)))), XDP_DROP);
   state.mark_rules.push_back(lab_rules()[1]);
-  EXPECT_EQ(steering->update(state, kLabMacs).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(told.update(*steering, state, kLabMacs).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(SteeringTest, TruncatedFramesGoToTheKernel) {
@@ -544,12 +607,12 @@ TEST_F(SteeringTest, UpdateAddsAndRemoves) {
 
   SteeringState state;
   state.services = {{Protocol::tcp, ip("10.0.0.101"), 80}};
-  ASSERT_TRUE(steering->update(state, kLabMacs).ok());
+  ASSERT_TRUE(told.update(*steering, state, kLabMacs).ok());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), new_service), XDP_DROP);
   EXPECT_EQ(verdict(driver->fd("weir_steer"), old_service), XDP_PASS);
   EXPECT_EQ(verdict(driver->fd("weir_steer"), old_fragment), XDP_PASS);
 
-  ASSERT_TRUE(steering->update(state, std::span(&kForeignMac, 1)).ok());
+  ASSERT_TRUE(told.update(*steering, state, std::span(&kForeignMac, 1)).ok());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), new_service), XDP_PASS) << "its MAC is not ours now";
 }
 
@@ -559,9 +622,9 @@ TEST_F(SteeringTest, AnAddressThatBecomesAVipIsNoLongerLocal) {
   const std::unique_ptr<FakeDriver> driver(started);
   SteeringState state = lab_state();
   state.services.push_back({Protocol::tcp, ip(kLocal), 443});
-  ASSERT_TRUE(steering->update(state, kLabMacs).ok());
+  ASSERT_TRUE(told.update(*steering, state, kLabMacs).ok());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kLocal, 6, 200}("p"))), XDP_DROP);
-  ASSERT_TRUE(steering->update(lab_state(), kLabMacs).ok());
+  ASSERT_TRUE(told.update(*steering, lab_state(), kLabMacs).ok());
   EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, kLocal, 6, 200}("p"))), XDP_PASS);
 }
 
@@ -573,7 +636,7 @@ TEST_F(SteeringTest, WhatDoesNotFitIsRefusedWhole) {
   for (unsigned port = 0; port < 65536; ++port) {
     state.services.push_back({Protocol::udp, ip("10.0.0.102"), static_cast<std::uint16_t>(port)});
   }
-  const absl::Status status = steering->update(state, kLabMacs);
+  const absl::Status status = told.update(*steering, state, kLabMacs);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_EQ(verdict(driver->fd("weir_steer"), v4(Ipv4{kClient, "10.0.0.102", 17}(l4(1, 7)))),
             XDP_PASS);
@@ -627,7 +690,7 @@ TEST_F(SteeringTest, KilledWeirIsReplacedBehindTheGuard) {
   const FakeDriver next("va");
   ASSERT_EQ(steering->attach(), absl::OkStatus());
   EXPECT_TRUE(guard_stands()) << "the new program's maps are still empty";
-  ASSERT_TRUE(steering->update(lab_state(), kLabMacs).ok());
+  ASSERT_TRUE(told.update(*steering, lab_state(), kLabMacs).ok());
   EXPECT_FALSE(guard_stands());
   run("! tc qdisc show dev va | grep clsact");
   EXPECT_TRUE(steering->release().ok());

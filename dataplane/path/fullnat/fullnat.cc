@@ -66,8 +66,9 @@ bool take_back(const Snapshot& snapshot, const Connection<Address>& connection,
   if (active && !pass_to_client(packet, shift)) return false;
   if ((packet.tcp_flags & TcpHeader::kSyn) == 0) return true;
   const RealServer* server = snapshot.servers[connection.server_slot];
-  if (server->next_hop_known && (active || connection.has(kTranslated))) {
-    const std::uint16_t mtu = snapshot.routes->next_hop(server->next_hop).mtu;
+  const Way& way = snapshot.routes->way(server->way);
+  if (way.state == Way::State::known && (active || connection.has(kTranslated))) {
+    const std::uint16_t mtu = snapshot.routes->next_hop(way.next_hop).mtu;
     clamp_mss(packet, largest_mss(shift, server->address.family(), mtu));
   }
   return true;

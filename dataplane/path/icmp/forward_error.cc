@@ -74,7 +74,10 @@ void forward_error_to_server(WorkerState& worker, const Snapshot& snapshot,
     packet.outcome = Outcome::drop_server_removed;
     return;
   }
-  go_to_server(packet, server);
+  if (!go_to_server(snapshot, packet, server)) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
   if (!may_forward<Address>(worker, snapshot, packet)) return;
   packet.outcome =
       connection.mode() == ForwardMode::nat ? Outcome::nat_to_server : Outcome::fullnat_to_server;

@@ -27,10 +27,11 @@ std::uint16_t asked_mtu(const Packet& packet) noexcept {
   return too_big ? std::max(icmp.mtu.host(), kLeastIpv4) : std::uint16_t{0};
 }
 
-bool is_quoted_tunnel(const RealServer& server, const TunnelQuote& quote,
+bool is_quoted_tunnel(const Snapshot& snapshot, const RealServer& server, const TunnelQuote& quote,
                       const IpAddress& source) noexcept {
   if (server.mode != ForwardMode::tun || server.address != quote.to) return false;
-  if (server.tunnel.type != quote.tunnel.type || server.tunnel_source != source) return false;
+  if (server.tunnel.type != quote.tunnel.type || tunnel_source(snapshot, server) != source)
+    return false;
   return server.tunnel.type != TunnelType::gue || server.tunnel.port == quote.tunnel.port;
 }
 
@@ -63,8 +64,9 @@ void learn_path_mtu(WorkerState& worker, const Snapshot& snapshot, const Packet&
       parse_tunnel_quote({packet.quote, static_cast<std::size_t>(end - packet.quote)});
   if (!quote || !worker.icmp_budget.take(worker.now)) return;
   const IpAddress source = quoted_source(packet);
-  for (const RealServer* server : snapshot.servers) {
-    if (server == nullptr || !is_quoted_tunnel(*server, *quote, source)) continue;
+  for (std::size_t slot = 0; slot < snapshot.servers.size(); ++slot) {
+    const RealServer* const server = snapshot.servers[slot];
+    if (server == nullptr || !is_quoted_tunnel(snapshot, *server, *quote, source)) continue;
     SharedServer& shared = (*snapshot.shared)[server->slot];
     shared.path_mtu_since.store(worker.now, std::memory_order_relaxed);
     shared.path_mtu.store(mtu, std::memory_order_relaxed);
