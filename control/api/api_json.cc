@@ -170,6 +170,11 @@ class Reader {
   }
   template <class Type>
   Reader& read_nested(const char* name, std::vector<Type>& into) {
+    return read_items<Type>(name, into);
+  }
+  Reader& read_nested(const char* name, Plan& into) { return read_items<Change>(name, into); }
+  template <class Type, class List>
+  Reader& read_items(const char* name, List& into) {
     return with(name, [&](const json::value& value) {
       if (!value.is_array()) return false;
       for (const json::value& item : value.get_array()) {

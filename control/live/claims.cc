@@ -58,9 +58,13 @@ ClaimBook::Key ClaimBook::host_address(const IpAddress& address) {
 
 // ---- Claims ----
 
+ClaimBook::Segment& ClaimBook::segment_at(const SegmentName& name) {
+  return segments_[place_of(name.family)][name.index];
+}
+
 ClaimBook::Segment& ClaimBook::segment_of(const Key& key, SegmentName& name) {
   name = {key.key.address.family(), ServiceIndex::segment_of(key.key)};
-  return segments_[place_of(name.family)][name.index];
+  return segment_at(name);
 }
 
 ClaimBook::Claims* ClaimBook::find(const Key& key) {
@@ -81,7 +85,10 @@ void ClaimBook::edit(const Key& key, Edit&& edit) {
     segment.claims.erase(at);
     count_sizes(key, -1);
   }
-  if (key.key.role != Role::fwmark) steering_dirty_.push_back(key);
+  if (key.key.role != Role::fwmark) {
+    if (segment.untold.empty()) untold_.push_back(name);
+    segment.untold.push_back(key);
+  }
   if (key.extra != Extra::none) return;
   is_changed_ = true;
   if (std::exchange(segment.is_stale, true)) return;
@@ -178,7 +185,7 @@ ServerSlot the_one_of(const std::vector<ServerSlot>& slots) {
 }  // namespace
 
 void ClaimBook::make_segment(const SegmentName& name) {
-  Segment& segment = segments_[place_of(name.family)][name.index];
+  Segment& segment = segment_at(name);
   std::vector<ServiceIndex::Item> items;
   items.reserve(segment.claims.size());
   for (const auto& [key, claims] : segment.claims) {
@@ -266,11 +273,18 @@ SteeringChange ClaimBook::steering_of(const Key& key) {
 
 std::vector<SteeringChange> ClaimBook::take_steering_changes(std::size_t at_most) {
   std::vector<SteeringChange> changes;
-  for (; at_most != 0 && !steering_dirty_.empty(); --at_most) {
-    changes.push_back(steering_of(steering_dirty_.back()));
-    steering_dirty_.pop_back();
+  for (; at_most != 0 && !untold_.empty(); --at_most) {
+    std::vector<Key>& keys = segment_at(untold_.back()).untold;
+    changes.push_back(steering_of(keys.back()));
+    keys.pop_back();
+    if (keys.empty()) untold_.pop_back();
   }
   return changes;
+}
+
+void ClaimBook::drop_steering_changes() {
+  for (const SegmentName& name : untold_) segment_at(name).untold.clear();
+  untold_.clear();
 }
 
 std::uint32_t ClaimBook::steering_extras() const {

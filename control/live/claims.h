@@ -54,8 +54,8 @@ class ClaimBook {
   // What has changed of the steering program's maps, at most `at_most` of it, and no more then. A
   // key may come twice.
   std::vector<SteeringChange> take_steering_changes(std::size_t at_most);
-  bool has_steering_changes() const { return !steering_dirty_.empty(); }
-  void drop_steering_changes() { steering_dirty_.clear(); }
+  bool has_steering_changes() const { return !untold_.empty(); }
+  void drop_steering_changes();
   std::uint32_t steering_extras() const;
   SteeringSizes steering_sizes() const { return sizes_; }
 
@@ -86,6 +86,7 @@ class ClaimBook {
     absl::flat_hash_map<Key, Claims> claims;
     std::shared_ptr<const void> memory;
     bool is_stale = false;
+    std::vector<Key> untold;  // of which the steering program has to be told
   };
   struct SegmentName {
     Family family;
@@ -105,6 +106,7 @@ class ClaimBook {
   static Key tunnel_server(const IpAddress& address);
   static Key host_address(const IpAddress& address);
 
+  Segment& segment_at(const SegmentName& name);
   Segment& segment_of(const Key& key, SegmentName& name);
   Claims* find(const Key& key);
   // Calls edit(claims) for the key's, which go where nothing is left of them.
@@ -123,7 +125,7 @@ class ClaimBook {
   RetiredParts replaced_;
   std::shared_ptr<Losses> losses_ = std::make_shared<Losses>();
   std::shared_ptr<const Version> published_;
-  std::vector<Key> steering_dirty_;
+  std::vector<SegmentName> untold_;  // segments that have such
   SteeringSizes sizes_;
   // Claims of all ports, of FTP's data, of replies from all ports, of one-packet servers.
   std::uint32_t services_for_all_ports_ = 0;

@@ -17,7 +17,6 @@ namespace {
 
 // Changes of one piece of work.
 constexpr std::size_t kChangesAtOnce = 16;
-
 }  // namespace
 
 Services::Services(Publisher& publisher, std::span<WorkerState* const> workers, Clock clock)
@@ -26,6 +25,13 @@ Services::Services(Publisher& publisher, std::span<WorkerState* const> workers, 
       clock_(clock),
       health_(clock),
       busy_(workers.size()) {
+  // Growing them would copy all of them.
+  record_by_slot_.reserve(kMaxServices);
+  service_generations_.reserve(kMaxServices);
+  server_by_slot_.reserve(kMaxServers);
+  server_generations_.reserve(kMaxServers);
+  dirty_services_.reserve(kMaxServices);
+  dirty_servers_.reserve(kMaxServers);
   draft_.routes = host_->routes();
   draft_.ports = std::make_shared<PortAddresses>();
   draft_.settings = std::make_shared<const Settings>();
@@ -85,43 +91,45 @@ void Services::advance_commit() {
 
 // Against the model alone: nothing has become of it yet.
 void Services::check_some(Commit& commit) {
-  if (commit.next == 0 && commit.changes.empty()) {
+  if (commit.next == 0) {
     commit.plan = in_small_steps(config_, std::move(commit.plan));
-    config_.begin_undoable();
+    config_.begin_undoable(commit.plan.size());
   }
-  const std::size_t end = std::min(commit.next + kChangesAtOnce, commit.plan.size());
   absl::Status problem;
-  for (; commit.next < end && problem.ok(); ++commit.next) {
-    absl::StatusOr<Change> change = config_.apply(std::move(commit.plan[commit.next]));
+  for (std::size_t i = 0; i < kChangesAtOnce && !commit.plan.empty(); ++i) {
+    absl::StatusOr<Change> change = config_.apply(std::move(commit.plan.front()));
     problem = change.ok() ? check_host(*change) : change.status();
-    if (problem.ok()) commit.changes.push_back(*std::move(change));
+    if (!problem.ok()) break;
+    commit.needs.add(*change);
+    commit.changes.push_back(*std::move(change));
+    commit.plan.pop_front();
+    ++commit.next;
   }
-  if (problem.ok() && commit.next < commit.plan.size()) return;
-  if (problem.ok()) problem = check_room(commit.changes);
-  if (!problem.ok()) {
-    commit.result = {std::move(problem), commit.next == 0 ? 0 : commit.next - 1};
+  if (problem.ok() && !commit.plan.empty()) return;
+  if (problem.ok()) problem = check_room(commit.needs);
+  if (problem.ok()) {
+    commit.step = Commit::Step::carry_out;
+  } else {
+    commit.result = {std::move(problem), commit.next};
     commit.step = Commit::Step::take_back;
-    return;
   }
-  config_.end_undoable();
-  commit.next = 0;
-  commit.step = Commit::Step::carry_out;
 }
 
 void Services::take_back_some(Commit& commit) {
-  if (config_.undo(kChangesAtOnce)) return;
-  config_.end_undoable();
+  commit.plan.resize(commit.plan.size() - std::min(commit.plan.size(), kChangesAtOnce));
+  commit.changes.resize(commit.changes.size() - std::min(commit.changes.size(), kChangesAtOnce));
+  if (config_.undo(kChangesAtOnce) || !commit.plan.empty()) return;
   const Commit refused = std::move(commit);
   commits_.pop_front();
   refused.done(refused.result);
 }
 
 void Services::carry_out_some(Commit& commit) {
-  const std::size_t end = std::min(commit.next + kChangesAtOnce, commit.changes.size());
-  for (; commit.next < end; ++commit.next) {
-    std::visit([this](const auto& change) { carry_out(change); }, commit.changes[commit.next]);
+  for (std::size_t i = 0; i < kChangesAtOnce && !commit.changes.empty(); ++i) {
+    std::visit([this](const auto& change) { carry_out(change); }, commit.changes.front());
+    commit.changes.pop_front();
   }
-  if (commit.next < commit.changes.size()) return;
+  if (config_.keep(kChangesAtOnce * 4) || !commit.changes.empty()) return;
   finished_.push_back([done = std::move(commit.done)] { done({}); });
   is_stale_ = true;
   commits_.pop_front();
@@ -129,50 +137,38 @@ void Services::carry_out_some(Commit& commit) {
 
 namespace {
 
-// Slots and entries of the steering program that changes add, at most.
-struct Additions {
-  std::size_t services = 0;
-  std::size_t servers = 0;
-  SteeringSizes steering;
-};
-
-Additions additions_of(const Plan& changes, std::size_t protocols_of_marks) {
-  Additions additions;
-  for (const Change& change : changes) {
-    if (const auto* service = std::get_if<AddService>(&change)) {
-      ++additions.services;
-      if (service->spec.key.fwmark != 0) continue;
-      ++additions.steering.services;
-      ++additions.steering.addresses;
-    } else if (const auto* server = std::get_if<AddServer>(&change)) {
-      ++additions.servers;
-      if (server->spec.mode == ForwardMode::dr) continue;
-      ++additions.steering.addresses;
-      if (server->spec.mode == ForwardMode::tun) continue;
-      additions.steering.servers += server->service.fwmark != 0 ? protocols_of_marks : 1;
-    }
-  }
-  return additions;
-}
-
 absl::Status no_room(const char* what) {
   return absl::ResourceExhaustedError(absl::StrCat("there is no room for more ", what));
 }
 
 }  // namespace
 
-absl::Status Services::check_room(const Plan& changes) const {
-  const Additions additions = additions_of(changes, reply_protocols({.fwmark = 1}).size());
+void Services::Needs::add(const Change& change) {
+  if (const auto* service = std::get_if<AddService>(&change)) {
+    ++services;
+    if (service->spec.key.fwmark != 0) return;
+    ++steering.services;
+    ++steering.addresses;
+  } else if (const auto* server = std::get_if<AddServer>(&change)) {
+    ++servers;
+    if (server->spec.mode == ForwardMode::dr) return;
+    ++steering.addresses;
+    if (server->spec.mode == ForwardMode::tun) return;
+    steering.servers += reply_protocols(server->service).size();
+  }
+}
+
+absl::Status Services::check_room(const Needs& needs) const {
   const std::size_t services = kMaxServices - record_by_slot_.size() + free_services_.size();
   const std::size_t servers = kMaxServers - server_by_slot_.size() + free_servers_.size();
-  if (additions.services > services) return no_room("services");
-  if (additions.servers > servers) return no_room("real servers");
-  const bool any = additions.services + additions.servers != 0;
+  if (needs.services > services) return no_room("services");
+  if (needs.servers > servers) return no_room("real servers");
+  const bool any = needs.services + needs.servers != 0;
   if (!any || !steering_.check_room) return absl::OkStatus();
   const SteeringSizes now = claims_.steering_sizes();
-  return steering_.check_room({.services = now.services + additions.steering.services,
-                               .servers = now.servers + additions.steering.servers,
-                               .addresses = now.addresses + additions.steering.addresses});
+  return steering_.check_room({.services = now.services + needs.steering.services,
+                               .servers = now.servers + needs.steering.servers,
+                               .addresses = now.addresses + needs.steering.addresses});
 }
 
 absl::Status Services::check_host(const Change& change) const {

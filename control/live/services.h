@@ -194,6 +194,13 @@ class Services : public LiveModel {
   };
   using Records = std::map<ServiceKey, std::unique_ptr<ServiceRecord>>;
 
+  // Slots and entries of the steering program that changes take, at most.
+  struct Needs {
+    std::size_t services = 0;
+    std::size_t servers = 0;
+    SteeringSizes steering;
+    void add(const Change& change);
+  };
   // A plan on its way.
   struct Commit {
     enum class Step : std::uint8_t { check, take_back, carry_out };
@@ -201,7 +208,8 @@ class Services : public LiveModel {
     Done done;
     Step step = Step::check;
     std::size_t next = 0;
-    std::vector<Change> changes;  // as DirectorConfig has them
+    Plan changes;  // as DirectorConfig has them
+    Needs needs;
     CommitResult result;
   };
   using Completion = std::function<void()>;
@@ -217,7 +225,7 @@ class Services : public LiveModel {
   void carry_out_some(Commit& commit);
   void finish(Commit& commit);
   void advance_commit();
-  absl::Status check_room(const Plan& changes) const;
+  absl::Status check_room(const Needs& needs) const;
   absl::Status check_host(const Change& change) const;
   // The record that a change is about, which is there.
   ServiceRecord& record_of(const ServiceKey& key) const { return *records_.at(key); }

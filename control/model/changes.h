@@ -4,10 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "control/model/specs.h"
 
@@ -76,6 +76,7 @@ using Change =
     std::variant<AddService, EditService, DeleteService, DeleteAllServices, AddServer, EditServer,
                  DeleteServer, SetServiceOption, AddLocalAddresses, DeleteLocalAddresses,
                  AddMarkRule, DeleteMarkRule, SetTimeouts, SetSetting>;
-using Plan = std::vector<Change>;
+// Long ones are made, carried out and freed bit by bit.
+using Plan = std::deque<Change>;
 
 }  // namespace weir

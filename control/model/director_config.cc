@@ -55,8 +55,8 @@ absl::StatusOr<Change> DirectorConfig::apply(Change change) {
   return std::visit([this](auto&& each) { return carry_out(std::move(each)); }, std::move(change));
 }
 
-void DirectorConfig::begin_undoable() {
-  undo_.clear();
+void DirectorConfig::begin_undoable(std::size_t changes) {
+  undo_.reserve(changes);
   undoable_ = true;
 }
 
@@ -66,6 +66,12 @@ bool DirectorConfig::undo(std::size_t at_most) {
     undo_.back()(*this);
     undo_.pop_back();
   }
+  return !undo_.empty();
+}
+
+bool DirectorConfig::keep(std::size_t at_most) {
+  undoable_ = false;
+  for (; at_most != 0 && !undo_.empty(); --at_most) undo_.pop_back();
   return !undo_.empty();
 }
 

@@ -44,11 +44,11 @@ class DirectorConfig {
   // is the one that it is known by, a rule's port is known by its number.
   absl::StatusOr<Change> apply(Change change);
 
-  // Between the two, changes can be taken back, the last one first.
-  void begin_undoable();
-  void end_undoable() { undo_.clear(), undoable_ = false; }
-  // Takes back at most so many changes. False: there are no more.
+  // From here on, changes can be taken back, the last one first: so many are to come.
+  void begin_undoable(std::size_t changes);
+  // Takes back at most so many, or keeps them for good. False: there are no more.
   bool undo(std::size_t at_most);
+  bool keep(std::size_t at_most);
 
   // Names of weir's ports, by number, for rules that are for one of them; and how many rules can
   // be, where a port's steering cannot take all that the workers can.
