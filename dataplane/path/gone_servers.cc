@@ -26,6 +26,7 @@ FlowKey<Address> inbound_key(const Connection<Address>& connection) noexcept {
 template <class Address>
 void probe(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
            const FlowKey<Address>& key) noexcept {
+  packet.forget();
   packet.family = sizeof(Address) == sizeof(Ipv4Address) ? Family::ipv4 : Family::ipv6;
   packet.ip = packet.frame + sizeof(EthernetHeader);
   packet.key<Address>() = key;

@@ -42,8 +42,6 @@ Outcome parse_udp(Packet& packet, const Reader& reader) noexcept {
     return Outcome::drop_bad_length;
   }
   set_ports<Address>(packet, udp);
-  packet.tcp_flags = 0;
-  packet.begins = false;
   return Outcome::undecided;
 }
 
@@ -68,7 +66,6 @@ Outcome parse_sctp(Packet& packet, Reader reader) noexcept {
   const auto* chunk = reader.peek<SctpChunkHeader>();
   if (chunk == nullptr) return Outcome::drop_truncated;
   set_ports<Address>(packet, sctp);
-  packet.tcp_flags = 0;
   packet.sctp_event = event_of_chunks(reader, *chunk);
   packet.begins = packet.sctp_event == SctpEvent::init;
   return Outcome::undecided;
@@ -251,6 +248,7 @@ Outcome parse_ethernet(Packet& packet, const OwnMacs& own_macs) noexcept {
 }  // namespace
 
 void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept {
+  packet.forget();
   packet.outcome = parse_ethernet(packet, own_macs);
 }
 

@@ -268,12 +268,14 @@ void Reassembly::keep_headers(Datagram& datagram, const Packet& packet) noexcept
 }
 
 void Reassembly::become_first(const Datagram& datagram, Packet& packet) noexcept {
-  packet.buffer = datagram.buffer.handle;
-  packet.frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers;
-  packet.length = datagram.first;
-  packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers);
-  packet.port = datagram.port;
-  packet.largest_fragment = datagram.largest;
+  static_cast<Arrival&>(packet) = {
+      .frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers,
+      .buffer = datagram.buffer.handle,
+      .length = datagram.first,
+      .headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers),
+      .port = datagram.port,
+      .largest_fragment = datagram.largest,
+      .errand = {}};
 }
 
 // A fragment of bytes that are all here is a duplicate; of some that are, an overlap, which is the
@@ -330,7 +332,6 @@ Outcome Reassembly::finish(Datagram& datagram, Packet& packet) noexcept {
   packet.length = static_cast<std::uint32_t>(length);
   packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - headers);
   packet.port = datagram.port;
-  packet.ip = nullptr;
   packet.largest_fragment = datagram.largest;
   return Outcome::undecided;
 }

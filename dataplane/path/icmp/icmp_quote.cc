@@ -183,8 +183,6 @@ void forget_extensions(IcmpHeader& icmp) noexcept {
 
 template <class Address>
 Outcome parse_icmp(Packet& packet, const Reader& message) noexcept {
-  packet.tcp_flags = 0;
-  packet.begins = false;
   const auto* icmp = message.peek<IcmpHeader>();
   if (icmp == nullptr || packet.key<Address>().protocol != kIcmpProtocol<Address> ||
       !is_followed<Address>(icmp->type)) {
