@@ -79,6 +79,12 @@ struct Ipv6FragmentHeader {
   std::uint8_t reserved;
   Be16 offset_and_more;  // offset in 8-byte units 13, reserved 2, more fragments 1
   Be32 id;
+
+  // In bytes, as the lower bits of the field are others.
+  constexpr std::uint16_t offset() const noexcept {
+    return static_cast<std::uint16_t>(offset_and_more.host() & ~7U);
+  }
+  constexpr bool more() const noexcept { return (offset_and_more.host() & 1U) != 0; }
 };
 static_assert(sizeof(Ipv6FragmentHeader) == 8);
 
