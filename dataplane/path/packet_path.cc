@@ -91,13 +91,18 @@ void collect_fragment(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   if (packet.outcome == Outcome::fragment) packet.outcome = Outcome::drop_fragment_malformed;
 }
 
-// An error about a packet of a tunnel may tell the tunnel's size, and is one about what is inside.
-void look_into_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  learn_path_mtu(worker, snapshot, packet);
+// An error that is nobody's.
+Outcome unmatched_error(const Packet& packet) noexcept {
+  return lacks_tunnelled_packet(packet) ? Outcome::kernel_icmp_short_quote : Outcome::kernel_icmp;
+}
+
+// An error about a packet of a tunnel is one about what is inside.
+void look_into_tunnel(const Snapshot& snapshot, Packet& packet) noexcept {
   // A datagram of nat or fullnat may look like GUE.
   const bool reply = packet.family == Family::ipv4 ? snapshot.index->is_reply(packet.ipv4)
                                                    : snapshot.index->is_reply(packet.ipv6);
-  if (!reply) unwrap_tunnel_error(packet);
+  if (reply || unwrap_tunnel_error(packet)) return;
+  if (packet.decided()) packet.outcome = unmatched_error(packet);
 }
 
 // A fragment, or an ICMP error.
@@ -109,7 +114,7 @@ void parse_further(WorkerState& worker, const Snapshot& snapshot, Packet& packet
       collect_fragment<Ipv6Address>(worker, snapshot, packet);
     }
   }
-  if (packet.icmp_error) look_into_tunnel(worker, snapshot, packet);
+  if (packet.icmp_error) look_into_tunnel(snapshot, packet);
 }
 
 // ---- Classify: to a service, from a real server, or the kernel's ----
@@ -124,7 +129,7 @@ template <class Address>
              snapshot.marks->mark_of(key, packet.port) != 0) {
     key.direction = Direction::inbound;
   } else {
-    packet.outcome = Outcome::kernel_icmp;
+    packet.outcome = is_unwrapped(packet) ? Outcome::kernel_icmp : unmatched_error(packet);
   }
 }
 

@@ -41,7 +41,7 @@ constexpr bool is_forwarded(Outcome outcome) noexcept {
   return outcome >= Outcome::nat_to_server && outcome <= Outcome::icmp_error_sent;
 }
 constexpr bool is_for_kernel(Outcome outcome) noexcept {
-  return outcome >= Outcome::kernel_not_ip && outcome <= Outcome::kernel_icmp;
+  return outcome >= Outcome::kernel_not_ip && outcome <= Outcome::kernel_icmp_short_quote;
 }
 constexpr bool is_dropped(Outcome outcome) noexcept {
   return outcome >= Outcome::drop_truncated && outcome < Outcome::count_;

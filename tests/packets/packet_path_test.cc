@@ -137,6 +137,7 @@ const std::set<Outcome> kElsewhere = {
     Outcome::fullnat_to_client,
     Outcome::kernel_local,
     Outcome::kernel_cache_bypass,
+    Outcome::kernel_icmp_short_quote,
     Outcome::handed_to_owner,
     Outcome::handed_to_chooser,
     Outcome::drop_bad_icmp_checksum,
