@@ -18,6 +18,7 @@
 #include "dataplane/path/rewrite.h"
 #include "dataplane/path/router.h"
 #include "dataplane/path/scheduling.h"
+#include "dataplane/path/time_limits.h"
 #include "dataplane/path/tunnel/tunnel.h"
 #include "dataplane/path/tunnel/tunnel_error.h"
 
@@ -358,22 +359,16 @@ template <class Address>
 [[gnu::always_inline]] inline void track(WorkerState& worker, const Snapshot& snapshot,
                                          Connection<Address>& connection, std::uint32_t index,
                                          Direction from, const Packet& packet) noexcept {
-  const Settings& settings = *snapshot.settings;
   count_packet(worker, connection.server_slot, from, packet);
-  std::uint32_t seconds = settings.udp_timeout;
-  bool idles = true;
   if (connection.protocol == Protocol::tcp) [[likely]] {
     advance_tcp(worker, snapshot, connection, from, packet);
-    seconds = settings.tcp_timeouts[connection.state];
-    idles = connection.tcp_state() == TcpState::established;
   } else if (connection.protocol == Protocol::sctp) {
     advance_sctp(worker, snapshot, connection, from, packet);
-    seconds = settings.sctp_timeouts[connection.state];
-    idles = connection.sctp_state() == SctpState::established;
   } else if (from == Direction::reply) {
+    if (connection.state != kUdpAnswered) set_field(connection.state, kUdpAnswered);
     assure_template(worker, connection);
   }
-  if (idles && connection.idle_timeout != 0) seconds = connection.idle_timeout;
+  const std::uint32_t seconds = timeout_of(*snapshot.settings, connection);
   if (from == Direction::inbound) {
     set_field(connection.packets_in, connection.packets_in + 1);
   }

@@ -14,6 +14,9 @@ struct Settings {
   // Seconds by TcpState, as `ipvsadm --set` changes them for established and fin_wait.
   std::array<std::uint32_t, kTcpStates> tcp_timeouts = kDefaultTcpTimeouts;
   std::uint32_t udp_timeout = 300;
+  // Seconds that a UDP connection of nat or fullnat lasts whose real server has not answered; 0: as
+  // long as others, as IPVS has it.
+  std::uint32_t udp_unanswered_timeout = 30;
   // Seconds by SctpState.
   std::array<std::uint32_t, kSctpStates> sctp_timeouts = kDefaultSctpTimeouts;
   // A SYN on a connection in TIME_WAIT or CLOSE (2: FIN_WAIT without output too) starts anew.
@@ -28,7 +31,7 @@ struct Settings {
   bool expire_quiescent_template = false;
   // Half-open and idle connections are given up to make room: 0 never, 1 and 2 when the table is
   // nearly full (IPVS tells by 2 that it is now), 3 always.
-  std::uint32_t drop_entry = 0;
+  std::uint32_t drop_entry = 1;
   // Seconds that lblc and lblcr keep what was not asked for.
   std::uint32_t lblc_expiration = 24 * 60 * 60;
   std::uint32_t lblcr_expiration = 24 * 60 * 60;

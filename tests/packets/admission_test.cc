@@ -741,6 +741,29 @@ TEST(ServiceTimeouts, AndOfDatagrams) {
   EXPECT_EQ(held(lab, 1), Held{});
 }
 
+TEST(ServiceTimeouts, DatagramsWithoutAnAnswerLastABriefTime) {
+  const auto seconds = [](ForwardMode mode, const char* setting, bool answered) {
+    BurstLab lab({.server_slots = 64});
+    if (setting != nullptr) {
+      must(lab.services().set_setting("udp_unanswered_timeout", setting));
+    }
+    add_service(lab.services(), kUdp);
+    add_servers(lab, kUdp, 1, mode, 5353);
+    lab.send(client_udp({kClient, 40000, kVip, 53}));
+    if (answered) {
+      lab.send(server_udp({server_address(1), 5353, kClient, 40000}), kServerSide);
+      lab.send(client_udp({kClient, 40000, kVip, 53}));
+    }
+    return seconds_left(lab);
+  };
+  EXPECT_EQ(seconds(ForwardMode::nat, nullptr, false), 30U);
+  EXPECT_EQ(seconds(ForwardMode::nat, nullptr, true), 300U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "5", false), 5U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "900", false), 300U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "0", false), 300U);
+  EXPECT_EQ(seconds(ForwardMode::dr, nullptr, false), 300U);
+}
+
 TEST(Opening, WithSloppyTcpAnySegmentButAReset) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);
@@ -917,15 +940,15 @@ class DropEntry : public testing::Test {
   std::uint16_t next_ = 30000;
 };
 
-TEST_F(DropEntry, ByDefaultAFullTableStaysFull) {
+TEST_F(DropEntry, InMode0AFullTableStaysFull) {
+  set("0");
   open_half(kCapacity);
   lab_.pass_seconds(5);
   EXPECT_EQ(states(), (States{{"SYN_RECV", 100}}));
   EXPECT_EQ(given_up(), 0U);
 }
 
-TEST_F(DropEntry, InMode1HalfOpenConnectionsGoWhileTheTableIsNearlyFull) {
-  set("1");
+TEST_F(DropEntry, ByDefaultHalfOpenConnectionsGoWhileTheTableIsNearlyFull) {
   establish(50);
   open_half(39);
   lab_.pass_seconds(5);
@@ -955,6 +978,30 @@ TEST_F(DropEntry, NotThoseOfManyPackets) {
   }
   lab_.pass_seconds(300);
   EXPECT_EQ(states(), (States{{"ESTABLISHED", 95}}));
+}
+
+// A flood of datagrams from any address leaves room for those who get answers.
+TEST_F(DropEntry, UnansweredDatagramsGoFirst) {
+  for (const ForwardMode mode : {ForwardMode::nat, ForwardMode::dr}) {
+    BurstLab lab({.capacity = kCapacity, .server_slots = 64});
+    add_service(lab.services(), kUdp);
+    add_servers(lab, kUdp, 1, mode, 5353);
+    for (std::uint16_t port = 30000; port < 30050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+      lab.send(server_udp({server_address(1), 5353, kClient, port}), kServerSide);
+    }
+    for (std::uint16_t port = 31000; port < 31050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+    }
+    lab.pass_seconds(1);
+    // In dr nobody sees whether there are answers.
+    EXPECT_EQ(held(lab, 1).connections, mode == ForwardMode::nat ? 89U : 100U);
+    for (std::uint16_t port = 30000; port < 30050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+    }
+    // Those that were answered are still there.
+    EXPECT_EQ(held(lab, 1).connections, mode == ForwardMode::nat ? 89U : 100U);
+  }
 }
 
 TEST_F(DropEntry, HalfOpenOnesGoBeforeIdleOnes) {
