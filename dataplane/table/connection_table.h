@@ -117,6 +117,14 @@ class ConnectionTable {
     std::array<std::uint32_t, kSlots> entries;
     std::uint16_t displaced;  // bit: the slot's key lives in its second bucket
     std::uint16_t overflow;   // keys of this bucket that live in their second one
+
+    // Beyond what it can count, it says for good that there are some.
+    void count_overflow() noexcept {
+      if (overflow != 0xffff) ++overflow;
+    }
+    void uncount_overflow() noexcept {
+      if (overflow != 0xffff) --overflow;
+    }
   };
   static_assert(sizeof(Bucket) == 64);
 
