@@ -196,7 +196,8 @@ unsigned Worker::take_from_rings() noexcept {
   std::array<rte_mbuf*, kMaxBurst> frames;
   for (unsigned from = 0; from < rings_.workers(); ++from) {
     if (from == state_.index) continue;
-    const unsigned owned = rings_.to_owner(from, state_.index).take(handed_);
+    const bool may_answer = state_.notices.has_room_for_burst();
+    const unsigned owned = may_answer ? rings_.to_owner(from, state_.index).take(handed_) : 0;
     for (unsigned i = 0; i < owned; ++i) {
       take_in(burst_[i], handed_[i].frame);
       burst_[i].errand = handed_[i].errand;

@@ -281,13 +281,15 @@ void answer_question(WorkerState& worker, const Snapshot& snapshot, Packet& pack
     packet.outcome = choice.refusal;
     return;
   }
-  packet.errand = {Errand::Kind::answer, choice.server->slot, choice.server->generation,
+  constexpr Family kFamily = sizeof(Address) == sizeof(Ipv4Address) ? Family::ipv4 : Family::ipv6;
+  packet.errand = {Errand::Kind::answer, kFamily, choice.server->slot, choice.server->generation,
                    choice.controller};
 }
 
 void forget_answer(WorkerState& worker, const Packet& packet) noexcept {
   if (packet.errand.kind != Errand::Kind::answer) return;
-  if (packet.family == Family::ipv4) {
+  // Of the packet itself nothing may be known: here it may not have been parsed.
+  if (packet.errand.family == Family::ipv4) {
     give_back<Ipv4Address>(worker, packet.errand.controller);
   } else {
     give_back<Ipv6Address>(worker, packet.errand.controller);

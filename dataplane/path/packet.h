@@ -24,6 +24,7 @@ namespace weir {
 struct Errand {
   enum class Kind : std::uint8_t { none, question, answer };
   Kind kind = Kind::none;
+  Family family = Family::ipv4;  // of an answer: of the controller
   ServerSlot server = 0;
   std::uint32_t generation = 0;  // of the server's slot
   std::uint32_t controller = kNoController;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "dataplane/path/admission.h"
 #include "tests/support/burst_lab.h"
@@ -530,6 +531,57 @@ TEST_F(Questions, AServiceThatAsksNobodyAnyMore) {
   EXPECT_EQ(lab_.pass_on(back).outcome, Outcome::nat_to_server);
   EXPECT_EQ(held(lab_, kWorkers), (Held{1, 0, 0}));
   expect_all_ends();
+}
+
+TEST_F(Questions, AnAnswerOnAFrameThatIsNoMoreOursIsGivenBack) {
+  constexpr const char* kVip6 = "2001:db8:9::1";
+  const ServiceKey key = service_key(Protocol::tcp, kVip6, 80);
+  ServiceSpec spec;
+  spec.key = key;
+  spec.scheduler = "rr";
+  spec.persistence_timeout = 30;
+  spec.persistence_mask = 128;
+  must(lab_.services().add_service(spec));
+  must(lab_.services().add_server(key, server_spec("2001:db8:2::1", 80, ForwardMode::nat)));
+  Forwarded answer;
+  for (std::uint16_t port = 30000; answer.errand.kind != Errand::Kind::answer; ++port) {
+    const Bytes syn = client_tcp({"2001:db8:1::1", port, kVip6, 80}, kSyn);
+    Forwarded got = lab_.send(syn);
+    if (got.outcome == Outcome::handed_to_owner) got = lab_.pass_on(got);
+    if (got.outcome == Outcome::handed_to_chooser) answer = lab_.pass_on(got);
+  }
+  const std::uint64_t others = held(lab_, kWorkers).connections;
+  answer.bytes[5] ^= 1;
+  EXPECT_EQ(name_of(lab_.pass_on(answer).outcome), "drop_foreign_mac");
+  lab_.deliver_notices();
+  EXPECT_EQ(held(lab_, kWorkers).controlled, others);
+}
+
+// So many answers of one burst that come to nothing as there can be.
+TEST_F(Questions, ABurstOfAnswersFindsRoomInTheOutbox) {
+  set_up(1);
+  std::vector<Forwarded> answers;
+  const Asked first = ask();
+  answers.push_back(lab_.pass_on(first.question));
+  while (answers.size() < kMaxBurst) {
+    const Asked asked = ask();
+    if (asked.owner == first.owner) answers.push_back(lab_.pass_on(asked.question));
+  }
+  const std::uint64_t chosen = held(lab_, kWorkers).controlled;
+  WorkerState& owner = lab_.worker(first.owner);
+  const TemplateNotice about_nothing{TemplateNotice::Kind::assured, Family::ipv6, 0, 0};
+  // The worker's loop takes no more of them then.
+  while (owner.notices.has_room_for_burst()) owner.notices.put_at_once(about_nothing);
+  owner.notices.flush(
+      [left = true](const TemplateNotice&) mutable { return std::exchange(left, false); });
+  EXPECT_TRUE(owner.notices.has_room_for_burst());
+  for (Forwarded& answer : answers) {
+    answer.bytes[5] ^= 1;
+    lab_.pass_on(answer);
+  }
+  EXPECT_FALSE(owner.notices.has_room_for_burst());
+  lab_.deliver_notices();
+  EXPECT_EQ(held(lab_, kWorkers).controlled, chosen - kMaxBurst);
 }
 
 // Connections whose end cannot be told stay until it can.
