@@ -174,6 +174,7 @@ inline constexpr std::uint8_t kIcmpTimeExceeded = 11;
 inline constexpr std::uint8_t kIcmpParameterProblem = 12;
 // Of time exceeded, in both families.
 inline constexpr std::uint8_t kIcmpCodeReassemblyTimeExceeded = 1;
+inline constexpr std::uint8_t kIcmpCodeHostUnreachable = 1;
 inline constexpr std::uint8_t kIcmpCodePortUnreachable = 3;
 inline constexpr std::uint8_t kIcmpCodeFragmentationNeeded = 4;
 
@@ -181,6 +182,7 @@ inline constexpr std::uint8_t kIcmpv6DestinationUnreachable = 1;
 inline constexpr std::uint8_t kIcmpv6PacketTooBig = 2;
 inline constexpr std::uint8_t kIcmpv6TimeExceeded = 3;
 inline constexpr std::uint8_t kIcmpv6ParameterProblem = 4;
+inline constexpr std::uint8_t kIcmpv6CodeNoRoute = 0;
 inline constexpr std::uint8_t kIcmpv6CodePortUnreachable = 4;
 
 }  // namespace weir

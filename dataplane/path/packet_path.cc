@@ -408,7 +408,7 @@ template <class Address>
     return;
   }
   if (!server.reachable) {
-    packet.outcome = Outcome::drop_no_route;
+    answer<Address>(worker, snapshot, packet, IcmpError::no_route, 0, Outcome::drop_no_route);
     return;
   }
   go_to_server(packet, server);

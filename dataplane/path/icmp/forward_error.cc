@@ -75,6 +75,10 @@ void forward_error_to_server(WorkerState& worker, const Snapshot& snapshot,
     packet.outcome = Outcome::drop_server_removed;
     return;
   }
+  if (!server.reachable) {
+    packet.outcome = Outcome::drop_no_route;
+    return;
+  }
   go_to_server(packet, server);
   if (!may_forward<Address>(worker, snapshot, packet)) return;
   packet.outcome =
