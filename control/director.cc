@@ -306,6 +306,7 @@ void Director::on_network_change() {
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
     addresses->macs[port] = OwnMacs(network_->macs(port));
   }
+  addresses->broadcasts = network_->broadcasts();
   services_->set_surroundings({network_->routes(), std::move(addresses),
                                [this](const IpAddress& a) { return network_->owns(a); }});
   report_complaints();

@@ -39,6 +39,7 @@ struct HostRoutes {
   std::shared_ptr<const RouteTable> table;
   PrefixSet local;                   // routed to the host itself, without the loopback ones
   std::vector<IpAddress> addresses;  // the whole addresses in `local`, sorted
+  std::vector<Ipv4Address> broadcasts;
   std::vector<std::string> complaints;
 
   bool owns(const IpAddress& address) const;

@@ -58,6 +58,11 @@ constexpr SettingRow kSettingRows[] = {
      "1: a packet too big that must not be fragmented is answered; 0: it is fragmented", 1,
      [](const Settings& s) { return std::uint32_t{s.pmtu_disc}; },
      [](Settings& s, std::uint32_t v) { s.pmtu_disc = v != 0; }},
+    {"backup_only",
+     "1: what another director that is a dr real server here sends is this host's; 0: or another "
+     "real server's",
+     1, [](const Settings& s) { return std::uint32_t{s.backup_only}; },
+     [](Settings& s, std::uint32_t v) { s.backup_only = v != 0; }},
     {"nat_icmp_send", "1: a real server's packet of no connection is answered: port unreachable", 1,
      [](const Settings& s) { return std::uint32_t{s.nat_icmp_send}; },
      [](Settings& s, std::uint32_t v) { s.nat_icmp_send = v != 0; }},

@@ -189,13 +189,16 @@ bool is_over(const Settings& settings, const Connection<Address>& connection) no
 
 // A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode), with
 // expire_nodest_conn also one on a connection to a real server that takes no new ones, and a SYN
-// that a proxied connection cannot take over (client_address.h), or on one that is being reset.
+// that a proxied connection cannot take over (client_address.h), on one that is being reset, or
+// that comes from the connection's real server, itself a director.
 template <class Address>
-bool starts_anew(const Settings& settings, ConnectionTable<Address>& table,
+bool starts_anew(const Snapshot& snapshot, ConnectionTable<Address>& table,
                  const RealServer* server, const Packet& packet) noexcept {
   if (!packet.begins) [[likely]]
     return false;
+  const Settings& settings = *snapshot.settings;
   const Connection<Address>& connection = table[packet.connection];
+  if (server != nullptr && leads_back<Address>(snapshot, *server, packet)) return true;
   if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
   if (settings.conn_reuse_mode != 0 && is_over(settings, connection)) return true;
   if (connection.has(kReset)) return true;
@@ -233,7 +236,7 @@ void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   Connection<Address>& connection = table[packet.connection];
   const RealServer* server = snapshot.servers[connection.server_slot];
   const bool gone = server == nullptr || !server->available;
-  if (starts_anew(*snapshot.settings, table, server, packet) ||
+  if (starts_anew(snapshot, table, server, packet) ||
       (gone && ends_with_server(snapshot, connection))) {
     if (close_connection<Address>(worker, snapshot, packet.connection)) {
       packet.connection = kNoConnection;

@@ -94,11 +94,11 @@ std::uint32_t ConnectionTable<Address>::find_slowly(const Lookup& lookup,
 }
 
 template <class Address>
-bool ConnectionTable<Address>::holds_reply_key(const Record& record) const noexcept {
+std::uint32_t ConnectionTable<Address>::find_rival(const Record& record) const noexcept {
   const Lookup lookup = hash_reply(record);
   const Bucket& first = buckets_[lookup.bucket];
-  if (matching_slots(first, lookup.tag) == 0 && first.overflow == 0) return false;
-  return find_slowly(lookup, reply_key(record)) != kNoConnection;
+  if (matching_slots(first, lookup.tag) == 0 && first.overflow == 0) return kNoConnection;
+  return find_slowly(lookup, reply_key(record));
 }
 
 // What opening the connection will touch.

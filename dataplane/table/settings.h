@@ -41,6 +41,9 @@ struct Settings {
   // Whether a packet too big for a tunnel or for the way to a real server is answered as its DF
   // bit asks; off: IPVS ignores DF of the inner packet.
   bool pmtu_disc = true;
+  // What another director has sent here by dr, as to its real server, stays here whatever other
+  // real servers there are.
+  bool backup_only = false;
   // A reply of no connection is answered by ICMP port unreachable.
   bool nat_icmp_send = false;
 };

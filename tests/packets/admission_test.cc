@@ -661,6 +661,78 @@ TEST_F(Ambiguity, WithoutAnotherServerTheSecondIsDropped) {
   EXPECT_EQ(server_of(lab_.send(syn_to(kOtherVip))), 1U);
 }
 
+TEST_F(Ambiguity, WhatIsOfARemovedServiceGivesWay) {
+  add_both(1);
+  EXPECT_EQ(server_of(lab_.send(syn_to(kVip))), 1U);
+  must(lab_.services().delete_service(kTcp));
+  EXPECT_EQ(server_of(lab_.send(syn_to(kOtherVip))), 1U);
+  EXPECT_EQ(held(lab_, 1), (Held{1, 0, 0}));
+}
+
+TEST_F(Ambiguity, WhatIsOfAGoneServerGivesWayUnlessItIsKept) {
+  for (const char* policy : {"drop", "reset", "keep"}) {
+    BurstLab lab{{.server_slots = 64}};
+    lab.own(address_of(kOtherVip));
+    for (const ServiceKey& key : {kTcp, other_}) {
+      add_service(lab.services(), key);
+      add_servers(lab, key, 1);
+    }
+    must(lab.services().set_service_option(kTcp, {"gone-server", policy}));
+    EXPECT_EQ(server_of(lab.send(syn_to(kVip))), 1U);
+    must(lab.services().delete_server(kTcp, address_of(server_address(1)), 8080));
+    const bool kept = std::string(policy) == "keep";
+    EXPECT_EQ(name_of(lab.send(syn_to(kOtherVip)).outcome),
+              name_of(kept ? Outcome::drop_reply_ambiguous : Outcome::nat_to_server))
+        << policy;
+    EXPECT_EQ(held(lab, 1), (Held{1, 0, 0}));
+  }
+}
+
+// As IPVS's newer one has the replies.
+TEST_F(Ambiguity, TheIdlestUdpConnectionGivesWay) {
+  const char* vips[] = {"10.9.1.1", "10.9.1.2", "10.9.1.3"};
+  for (const char* vip : vips) {
+    lab_.own(address_of(vip));
+    const ServiceKey key = service_key(Protocol::udp, vip, 53);
+    add_service(lab_.services(), key);
+    add_servers(lab_, key, 2, ForwardMode::nat, 5353);
+  }
+  const auto ask = [&](const char* vip) {
+    return server_of(lab_.send(client_udp({kClient, 40000, vip, 53})));
+  };
+  const auto answers = [&](unsigned server) {
+    const Flow flow{server_address(server), 5353, kClient, 40000};
+    return decode(lab_.send(server_udp(flow), kServerSide).bytes).flow.source;
+  };
+  EXPECT_EQ(ask(vips[0]), 2U);
+  EXPECT_EQ(ask(vips[1]), 1U);
+  // The first has been answered, so that it lasts longer, and is idler all the same.
+  EXPECT_EQ(answers(2), vips[0]);
+  lab_.pass_seconds(5);
+  EXPECT_EQ(ask(vips[1]), 1U);
+  EXPECT_EQ(ask(vips[2]), 2U);
+  EXPECT_EQ(answers(2), vips[2]);
+  EXPECT_EQ(answers(1), vips[1]);
+  EXPECT_EQ(held(lab_, 1), (Held{2, 0, 0}));
+  lab_.pass_seconds(1);
+  EXPECT_EQ(ask(vips[2]), 2U);
+  EXPECT_EQ(ask(vips[0]), 1U);
+}
+
+TEST_F(Ambiguity, APersistentUdpClientsConnectionGivesWay) {
+  for (const char* vip : {kVip, kOtherVip}) {
+    lab_.own(address_of(vip));
+    const ServiceKey key = service_key(Protocol::udp, vip, 53);
+    add_persistent(lab_, key, 30);
+    add_servers(lab_, key, 1, ForwardMode::nat, 5353);
+  }
+  for (const char* vip : {kVip, kOtherVip, kVip}) {
+    EXPECT_EQ(server_of(lab_.send(client_udp({kClient, 40000, vip, 53}))), 1U);
+    EXPECT_EQ(held(lab_, 1).connections, 1U);
+    EXPECT_EQ(held(lab_, 1).controlled, 1U);
+  }
+}
+
 TEST_F(Ambiguity, APersistentClientsServerIsItsServer) {
   lab_.own(address_of(kOtherVip));
   for (const ServiceKey& key : {kTcp, other_}) {
@@ -816,6 +888,65 @@ TEST(ServiceTimeouts, DatagramsWithoutAnAnswerLastABriefTime) {
   EXPECT_EQ(seconds(ForwardMode::dr, nullptr, false), 300U);
 }
 
+// ---- Directors that are each other's real servers ----
+
+class Directors : public testing::Test {
+ protected:
+  Directors() { add_service(lab_.services(), kTcp); }
+  // As the real server `number` sends on what it has got as a director.
+  Forwarded send_from(unsigned number, Bytes frame) {
+    const Bytes ends = server_tcp({server_address(number), 1, kVip, 80}, kSyn);
+    std::copy_n(ends.begin(), 12, frame.begin());
+    return lab_.send(frame, kServerSide);
+  }
+  static Bytes syn(const char* client = kClient) { return tcp(40000, kSyn, client); }
+
+  BurstLab lab_{{.server_slots = 64}};
+};
+
+TEST_F(Directors, WhatComesFromARealServerGoesToAnother) {
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  // Round robin says 2.
+  EXPECT_EQ(server_of(send_from(2, syn())), 1U);
+  EXPECT_EQ(server_of(send_from(2, tcp(40000, kAck))), 1U);
+}
+
+TEST_F(Directors, WhereThereIsNoOtherThisHostIsMeant) {
+  add_servers(lab_, kTcp, 1, ForwardMode::dr, 80);
+  EXPECT_EQ(name_of(send_from(1, syn()).outcome), "kernel_local");
+  EXPECT_EQ(name_of(send_from(1, tcp(40000, kAck)).outcome), "kernel_no_connection");
+  EXPECT_EQ(held(lab_, 1), Held{});
+}
+
+TEST_F(Directors, WithBackupOnlyThisHostIsMeantAtOnce) {
+  must(lab_.services().set_setting("backup_only", "1"));
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(name_of(send_from(2, syn()).outcome), "kernel_local");
+  EXPECT_EQ(held(lab_, 1), Held{});
+}
+
+// It was this host's turn before, and the client's port is the same.
+TEST_F(Directors, AConnectionToTheSenderIsNoWayBack) {
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(lab_.send(syn())), 2U);
+  EXPECT_EQ(server_of(send_from(2, syn())), 1U);
+  EXPECT_EQ(held(lab_, 1), (Held{1, 0, 0}));
+}
+
+TEST_F(Directors, AndNeitherIsATemplate) {
+  must(lab_.services().delete_service(kTcp));
+  add_persistent(lab_, kTcp, 30);
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(lab_.send(syn())), 2U);
+  EXPECT_EQ(name_of(send_from(2, tcp(40001, kSyn)).outcome), "kernel_local");
+  EXPECT_EQ(held(lab_, 1), (Held{1, 1, 1}));
+}
+
+TEST_F(Directors, ARealServerMayBeItsOwnClient) {
+  add_servers(lab_, kTcp, 1, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(send_from(1, syn("10.2.0.1"))), 1U);
+}
+
 TEST(Opening, WithSloppyTcpAnySegmentButAReset) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);
@@ -831,8 +962,9 @@ TEST(Opening, NothingFromWhereNoClientIs) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);
   add_servers(lab, kTcp, 1);
-  for (const char* source : {"0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255",
-                             "224.0.0.1", "239.255.255.255", "255.255.255.255", kVip}) {
+  for (const char* source :
+       {"0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255", "224.0.0.1", "239.255.255.255",
+        "255.255.255.255", kVip, "10.8.255.255", "10.2.0.255"}) {
     EXPECT_EQ(lab.send(tcp(40000, kSyn, source)).outcome, Outcome::drop_martian_source) << source;
   }
   EXPECT_EQ(held(lab, 1), Held{});

@@ -182,6 +182,7 @@ void BurstLab::publish_network() {
   auto ports = std::make_shared<PortAddresses>();
   ports->macs[0] = OwnMacs({kClientSideMac});
   ports->macs[1] = OwnMacs({kServerSideMac});
+  ports->broadcasts = {ip("10.2.0.255").ipv4(), ip("10.8.255.255").ipv4()};
   services_->set_surroundings(
       {routes_, std::move(ports), [this](const IpAddress& a) { return own_.contains(a); }});
 }
