@@ -2,6 +2,7 @@
 #include "dataplane/path/admission.h"
 
 #include <algorithm>
+#include <array>
 
 #include "dataplane/path/fullnat/fullnat_ends.h"
 #include "dataplane/path/persistence.h"
@@ -75,7 +76,12 @@ bool is_of_no_host(const Ipv4Address& address) noexcept {
   return value >> 24U == 0 || value == 0xffffffffU;
 }
 
-bool is_of_no_host(const Ipv6Address& address) noexcept { return address == Ipv6Address{}; }
+// ::, and IPv4 addresses written as IPv6 ones.
+bool is_of_no_host(const Ipv6Address& address) noexcept {
+  constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return address == Ipv6Address{} ||
+         std::equal(kMapped.begin(), kMapped.end(), address.bytes.begin());
+}
 
 bool is_broadcast(const Snapshot& snapshot, const Ipv4Address& address) noexcept {
   const auto& broadcasts = snapshot.ports->broadcasts;

@@ -984,11 +984,11 @@ TEST(Opening, NothingFromWhereNoIpv6ClientIs) {
   const auto outcome_from = [&](const char* source) {
     return lab.send(client_udp({source, 40000, kVip6, 53})).outcome;
   };
-  for (const char* source : {"::", "::1", "ff02::1", "ff00::", kVip6}) {
+  for (const char* source : {"::", "::1", "ff02::1", "ff00::", "::ffff:10.1.0.1", kVip6}) {
     EXPECT_EQ(outcome_from(source), Outcome::drop_martian_source) << source;
   }
   EXPECT_EQ(held(lab, 1), Held{});
-  for (const char* source : {"::2", "fe80::1", "feff:ffff::"}) {
+  for (const char* source : {"::2", "fe80::1", "feff:ffff::", "::fffe:10.1.0.1"}) {
     EXPECT_EQ(outcome_from(source), Outcome::dr_to_server) << source;
   }
 }
