@@ -350,6 +350,7 @@ void Director::on_network_change(const Network::Change& change) {
         say_once(port_records_[port], steering->set_macs(macs));
       }
     }
+    addresses->broadcasts = network_->broadcasts();
     services_->ports_changed(std::move(addresses));
   }
   services_->routes_changed();

@@ -52,9 +52,6 @@ class Traffic {
       buffer_ = (buffer_ + 1) % kBuffers;
       std::memcpy(at, frames_[next_].data(), sizeof(Frame));
       next_ = next_ + 1 == frames_.size() ? 0 : next_ + 1;
-      packet.outcome = Outcome::undecided;
-      packet.chained = false;
-      packet.ip = nullptr;
       packet.frame = at;
       packet.length = kFrameBytes;
       packet.headroom = kHeadroom;

@@ -96,6 +96,10 @@ HostRoutes select_routes(std::vector<HostRoute> routes) {
       result.local_list.push_back(prefix);
       if (prefix.length == prefix.address.bit_width()) result.addresses.push_back(prefix.address);
     }
+    const bool whole = prefix.length == prefix.address.bit_width();
+    if (route.kind == HostRoute::Kind::group && whole && prefix.address.is_ipv4()) {
+      result.broadcasts.push_back(prefix.address.ipv4());
+    }
     result.entries.push_back(std::move(route.entry));
   }
   result.table = RouteTable::build(result.entries);

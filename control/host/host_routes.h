@@ -41,6 +41,7 @@ struct HostRoutes {
   std::vector<IpPrefix> local_list;  // the same, sorted
   std::vector<IpAddress> addresses;  // the whole addresses in `local`, sorted
   PrefixSet groups;                  // broadcast, multicast and anycast addresses of its networks
+  std::vector<Ipv4Address> broadcasts;
   std::vector<std::string> complaints;
 
   bool owns(const IpAddress& address) const;

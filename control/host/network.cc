@@ -369,6 +369,8 @@ void Network::adopt(Picture picture) {
   change_.ports |= update_link_states(picture) || new_interfaces;
   const bool is_first = host_routes_ == nullptr;
   const bool new_routes = picture.routes != host_routes_;
+  // What ports take for a broadcast goes with their addresses.
+  change_.ports |= is_first || host_routes_->broadcasts != picture.routes->broadcasts;
   host_routes_.swap(picture.routes);
   // A large table takes long to take apart.
   boost::asio::post(helper_, [former = std::move(picture.routes)] {});

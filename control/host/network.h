@@ -79,6 +79,8 @@ class Network {
   bool owns(const IpAddress& address) const { return host_routes_->owns(address); }
   // All of the former but the prefixes, sorted.
   const std::vector<IpAddress>& addresses() const { return host_routes_->addresses; }
+  // Of IPv4, of all networks that the host is on.
+  const std::vector<Ipv4Address>& broadcasts() const { return host_routes_->broadcasts; }
 
   // Destination MACs that make a frame ours on that port: its own, and those of VLAN and macvlan
   // interfaces on it (VRRP's virtual MACs).

@@ -36,15 +36,15 @@ std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned cap
   return rings;
 }
 
-Packet packet_of(rte_mbuf* frame) noexcept {
-  Packet packet;
+void take_in(Packet& packet, rte_mbuf* frame) noexcept {
   packet.frame = rte_pktmbuf_mtod(frame, std::uint8_t*);
   packet.buffer = frame;
   packet.length = frame->pkt_len;
   packet.headroom = rte_pktmbuf_headroom(frame);
   packet.port = frame->port;
   packet.chained = frame->nb_segs != 1;
-  return packet;
+  packet.largest_fragment = 0;
+  packet.errand = {};
 }
 
 // Carries what the packet path changed back into the buffer. Only pkt_len has enough bits for the
@@ -157,7 +157,6 @@ void Worker::rest(unsigned idle_loops) noexcept {
 unsigned Worker::receive() noexcept {
   unsigned total = 0;
   std::array<rte_mbuf*, kMaxBurst> frames;
-  std::array<Packet, kMaxBurst> packets;
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
     for (std::uint16_t queue = 0; queue < ports_[port].queues(); ++queue) {
       if (queue % state_.workers != state_.index) continue;
@@ -166,9 +165,9 @@ unsigned Worker::receive() noexcept {
       for (unsigned i = 0; i < count; ++i) {
         // From here on a port is weir's number, not DPDK's.
         frames[i]->port = port;
-        packets[i] = packet_of(frames[i]);
+        take_in(burst_[i], frames[i]);
       }
-      if (count != 0) process({packets.data(), count});
+      if (count != 0) process(count);
       total += count;
     }
   }
@@ -196,17 +195,16 @@ void Worker::send_notices() noexcept {
 unsigned Worker::take_from_rings() noexcept {
   unsigned total = 0;
   std::array<rte_mbuf*, kMaxBurst> frames;
-  std::array<HandedOver, kMaxBurst> handed;
-  std::array<Packet, kMaxBurst> packets;
   for (unsigned from = 0; from < rings_.workers(); ++from) {
     if (from == state_.index) continue;
-    const unsigned owned = rings_.to_owner(from, state_.index).take(handed);
+    const bool may_answer = state_.notices.has_room_for_burst();
+    const unsigned owned = may_answer ? rings_.to_owner(from, state_.index).take(handed_) : 0;
     for (unsigned i = 0; i < owned; ++i) {
-      packets[i] = packet_of(handed[i].frame);
-      packets[i].errand = handed[i].errand;
-      packets[i].largest_fragment = handed[i].largest_fragment;
+      take_in(burst_[i], handed_[i].frame);
+      burst_[i].errand = handed_[i].errand;
+      burst_[i].largest_fragment = handed_[i].largest_fragment;
     }
-    if (owned != 0) process({packets.data(), owned});
+    if (owned != 0) process(owned);
     const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
     for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
     total += owned + finished;
@@ -216,15 +214,16 @@ unsigned Worker::take_from_rings() noexcept {
   return total + injected;
 }
 
-void Worker::process(std::span<Packet> packets) noexcept {
+void Worker::process(std::size_t count) noexcept {
+  const auto packets = std::span(burst_).first(count);
   process_burst(state_, *snapshot_, packets);
   for (Packet& packet : packets) dispatch(packet);
 }
 
 void Worker::expire_fragments() noexcept {
-  std::array<Packet, kFragmentBudget> expired;
-  const std::size_t count = weir::expire_fragments(state_, *snapshot_, expired);
-  for (Packet& packet : std::span(expired).first(count)) dispatch(packet);
+  const auto room = std::span(burst_).first(kFragmentBudget);
+  const std::size_t count = weir::expire_fragments(state_, *snapshot_, room);
+  for (Packet& packet : room.first(count)) dispatch(packet);
 }
 
 void Worker::dispatch(Packet& packet) noexcept {
@@ -335,11 +334,10 @@ void Worker::retry_waiting() noexcept {
 
 void Worker::look_after_gone_servers() noexcept {
   std::array<rte_mbuf*, kMaxBurst> frames;
-  std::array<Packet, kMaxBurst> blank;
   if (rte_pktmbuf_alloc_bulk(ports_[0].pool(), frames.data(), kMaxBurst) != 0) return;
-  for (std::size_t i = 0; i < kMaxBurst; ++i) blank[i] = packet_of(frames[i]);
-  const std::size_t used = walk_gone_servers(state_, *snapshot_, blank);
-  for (std::size_t i = 0; i < used; ++i) dispatch(blank[i]);
+  for (std::size_t i = 0; i < kMaxBurst; ++i) take_in(burst_[i], frames[i]);
+  const std::size_t used = walk_gone_servers(state_, *snapshot_, burst_);
+  for (std::size_t i = 0; i < used; ++i) dispatch(burst_[i]);
   rte_pktmbuf_free_bulk(frames.data() + used, static_cast<unsigned>(kMaxBurst - used));
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
 }

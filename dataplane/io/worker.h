@@ -27,9 +27,9 @@ static_assert(sizeof(NeighbourMiss) % 4 == 0);
 
 // A frame for another worker, and what it is under way for.
 struct HandedOver {
-  rte_mbuf* frame;
+  rte_mbuf* frame = nullptr;
   Errand errand;
-  std::uint16_t largest_fragment;  // Packet's
+  std::uint16_t largest_fragment = 0;  // Packet's
 };
 
 // Everything that crosses threads, by sender and receiver. Each ring has one of either.
@@ -101,7 +101,7 @@ class Worker {
   unsigned take_from_rings() noexcept;
   unsigned take_notices() noexcept;
   void send_notices() noexcept;
-  void process(std::span<Packet> packets) noexcept;
+  void process(std::size_t count) noexcept;
   void expire_fragments() noexcept;
   void dispatch(Packet& packet) noexcept;
   void transmit(const Packet& packet) noexcept;
@@ -129,6 +129,9 @@ class Worker {
   std::uint64_t adopted_version_ = 0;
   std::vector<TransmitQueue> transmit_queues_;
   std::vector<Waiting> waiting_;  // kMaxWaiting reserved, never more
+  // Made once: on the stack they would be made anew at each poll.
+  std::array<Packet, kMaxBurst> burst_;
+  std::array<HandedOver, kMaxBurst> handed_;
   std::vector<std::atomic<std::uint8_t>> next_hop_used_;
 };
 

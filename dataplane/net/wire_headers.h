@@ -79,6 +79,12 @@ struct Ipv6FragmentHeader {
   std::uint8_t reserved;
   Be16 offset_and_more;  // offset in 8-byte units 13, reserved 2, more fragments 1
   Be32 id;
+
+  // In bytes, as the lower bits of the field are others.
+  constexpr std::uint16_t offset() const noexcept {
+    return static_cast<std::uint16_t>(offset_and_more.host() & ~7U);
+  }
+  constexpr bool more() const noexcept { return (offset_and_more.host() & 1U) != 0; }
 };
 static_assert(sizeof(Ipv6FragmentHeader) == 8);
 
@@ -168,6 +174,7 @@ inline constexpr std::uint8_t kIcmpTimeExceeded = 11;
 inline constexpr std::uint8_t kIcmpParameterProblem = 12;
 // Of time exceeded, in both families.
 inline constexpr std::uint8_t kIcmpCodeReassemblyTimeExceeded = 1;
+inline constexpr std::uint8_t kIcmpCodeHostUnreachable = 1;
 inline constexpr std::uint8_t kIcmpCodePortUnreachable = 3;
 inline constexpr std::uint8_t kIcmpCodeFragmentationNeeded = 4;
 
@@ -175,6 +182,7 @@ inline constexpr std::uint8_t kIcmpv6DestinationUnreachable = 1;
 inline constexpr std::uint8_t kIcmpv6PacketTooBig = 2;
 inline constexpr std::uint8_t kIcmpv6TimeExceeded = 3;
 inline constexpr std::uint8_t kIcmpv6ParameterProblem = 4;
+inline constexpr std::uint8_t kIcmpv6CodeNoRoute = 0;
 inline constexpr std::uint8_t kIcmpv6CodePortUnreachable = 4;
 
 }  // namespace weir

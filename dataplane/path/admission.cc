@@ -2,10 +2,12 @@
 #include "dataplane/path/admission.h"
 
 #include <algorithm>
+#include <array>
 
 #include "dataplane/path/fullnat/fullnat_ends.h"
 #include "dataplane/path/persistence.h"
 #include "dataplane/path/scheduling.h"
+#include "dataplane/path/time_limits.h"
 
 namespace weir {
 namespace {
@@ -34,6 +36,24 @@ Choice choose_persistently(WorkerState& worker, const Snapshot& snapshot, const 
   return choose_for_template(worker, service, flow, *server);
 }
 
+// ---- Closing ----
+
+// False: a template that controls connections, or a controlled connection whose template cannot be
+// told now.
+template <class Address>
+bool end_connection(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index,
+                    TemplateNotice::Kind told) noexcept {
+  auto& table = worker.table<Address>();
+  const auto& connection = table[index];
+  if (connection.has(kCompanion)) return false;
+  if (connection.has(kTemplate)) return close_template<Address>(worker, index);
+  if (!release_template<Address>(worker, connection.controller, told)) return false;
+  count_closed(worker, snapshot, connection);
+  close_companion(worker, connection);
+  table.close(index);
+  return true;
+}
+
 // ---- Opening ----
 
 // Nothing from port 20, where active FTP sends from, opens a connection. Only a SYN opens one of
@@ -56,15 +76,31 @@ bool is_of_no_host(const Ipv4Address& address) noexcept {
   return value >> 24U == 0 || value == 0xffffffffU;
 }
 
-bool is_of_no_host(const Ipv6Address& address) noexcept { return address == Ipv6Address{}; }
+// ::, and IPv4 addresses written as IPv6 ones.
+bool is_of_no_host(const Ipv6Address& address) noexcept {
+  constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return address == Ipv6Address{} ||
+         std::equal(kMapped.begin(), kMapped.end(), address.bytes.begin());
+}
 
-// What Linux's routing keeps from IPVS (ip_route_input_slow, ipv6_rcv): addresses that no client
-// has, and the service's own.
+bool is_broadcast(const Snapshot& snapshot, const Ipv4Address& address) noexcept {
+  const auto& broadcasts = snapshot.ports->broadcasts;
+  return std::binary_search(
+      broadcasts.begin(), broadcasts.end(), address,
+      [](const Ipv4Address& a, const Ipv4Address& b) { return a.value.host() < b.value.host(); });
+}
+
+bool is_broadcast(const Snapshot& /*snapshot*/, const Ipv6Address& /*address*/) noexcept {
+  return false;
+}
+
+// What Linux's routing keeps from IPVS (ip_route_input_slow, fib_validate_source, ipv6_rcv):
+// addresses that no client has, and the service's own.
 template <class Address>
-bool is_martian(const FlowKey<Address>& key) noexcept {
+bool is_martian(const Snapshot& snapshot, const FlowKey<Address>& key) noexcept {
   const IpAddress source = key.source;
   return key.source == key.destination || is_of_no_host(key.source) || source.is_loopback() ||
-         source.is_multicast();
+         source.is_multicast() || is_broadcast(snapshot, key.source);
 }
 
 // A service for one port takes what belongs to another, FTP's data, only where it is persistent.
@@ -106,6 +142,18 @@ Connection<Address> new_connection(const WorkerState& worker, const Service& ser
   return connection;
 }
 
+// Whether a connection, whose replies would look like those of a new one, ends for it: one of a
+// service or a real server that is gone, unless the service keeps such.
+template <class Address>
+bool gives_way(WorkerState& worker, const Snapshot& snapshot, std::uint32_t rival) noexcept {
+  const Connection<Address>& connection = worker.table<Address>()[rival];
+  const Service& service = *snapshot.services[connection.service_slot];
+  const RealServer* server = snapshot.servers[connection.server_slot];
+  const bool server_gone = server == nullptr || !server->available;
+  const bool gone = service.removed || (server_gone && service.gone_server != GoneServer::keep);
+  return gone && end_connection<Address>(worker, snapshot, rival, TemplateNotice::Kind::released);
+}
+
 // Sets packet.connection. Otherwise the outcome says why not.
 template <class Address>
 Outcome add_connection(WorkerState& worker, const Snapshot& snapshot, const Service& service,
@@ -116,8 +164,11 @@ Outcome add_connection(WorkerState& worker, const Snapshot& snapshot, const Serv
   if (fullnat) {
     const Outcome outcome = give_local_end(worker, service, *choice.server, connection);
     if (outcome != Outcome::undecided) return outcome;
-  } else if (connection.has(kReplyIndexed) && table.holds_reply_key(connection)) {
-    return Outcome::drop_reply_ambiguous;
+  } else if (connection.has(kReplyIndexed)) {
+    const std::uint32_t rival = table.find_rival(connection);
+    if (rival != kNoConnection && !gives_way<Address>(worker, snapshot, rival)) {
+      return Outcome::drop_reply_ambiguous;
+    }
   }
   const auto index = table.open(connection);
   if (!index) {
@@ -145,10 +196,13 @@ bool needs_other_port(const Service& service, const RealServer& server, Be16 ask
 template <class Address>
 Outcome admit(WorkerState& worker, const Snapshot& snapshot, const Service& service, Packet& packet,
               const Choice& choice) noexcept {
-  if (needs_other_port(service, *choice.server, packet.key<Address>().destination_port)) {
+  const auto& key = packet.key<Address>();
+  if (needs_other_port(service, *choice.server, key.destination_port)) {
     return Outcome::drop_local_other_port;
   }
-  const bool alone = is_one_packet(service, packet.key<Address>().protocol);
+  // The director that it comes from has chosen this host.
+  if (leads_back<Address>(snapshot, *choice.server, packet)) return Outcome::kernel_local;
+  const bool alone = is_one_packet(service, key.protocol);
   // Fullnat's own end is the connection's.
   if (!alone || choice.server->mode == ForwardMode::fullnat) {
     return add_connection<Address>(worker, snapshot, service, packet, choice);
@@ -159,29 +213,78 @@ Outcome admit(WorkerState& worker, const Snapshot& snapshot, const Service& serv
   return Outcome::undecided;
 }
 
-// The scheduler's choice, or the next one after it where replies would be ambiguous.
+// The UDP connection that keeps a packet from a real server, and for how long it has been idle.
+struct Rival {
+  const RealServer* server = nullptr;
+  std::uint32_t connection = kNoConnection;
+  std::int32_t idle = 0;  // ticks
+};
+
+template <class Address>
+Rival rival_at(WorkerState& worker, const Snapshot& snapshot, const Service& service,
+               const FlowKey<Address>& key, const RealServer& server) noexcept {
+  if (key.protocol != Protocol::udp) return {};
+  const auto& table = worker.table<Address>();
+  const auto wanted = new_connection(worker, service, key, Choice{.server = &server});
+  const std::uint32_t rival = table.find_rival(wanted);
+  if (rival == kNoConnection) return {};
+  return {&server, rival, idle_ticks(*snapshot.settings, table[rival], worker.now)};
+}
+
+// The rival ends for the new connection, as in IPVS the newer of two has the replies.
+template <class Address>
+Outcome admit_for_rival(WorkerState& worker, const Snapshot& snapshot, const Service& service,
+                        Packet& packet, const Rival& rival, Choice choice) noexcept {
+  constexpr auto kReleased = TemplateNotice::Kind::released;
+  if (!end_connection<Address>(worker, snapshot, rival.connection, kReleased)) {
+    return Outcome::drop_reply_ambiguous;
+  }
+  choice.server = rival.server;
+  return admit<Address>(worker, snapshot, service, packet, choice);
+}
+
+// The scheduler's choice, or the next one after it where replies would be ambiguous or the packet
+// has come from. Where there is no other, the idlest UDP connection in the way ends.
 template <class Address>
 Outcome admit_by_scheduler(WorkerState& worker, const Snapshot& snapshot, const Service& service,
                            Packet& packet) noexcept {
+  const auto& key = packet.key<Address>();
   OpenServers loads(worker.statistics, *snapshot.shared);
+  Outcome refusal = Outcome::drop_no_server_unanswered;
+  Rival idlest;
   for (;;) {
-    const RealServer* server = pick_server(worker, snapshot, service, packet.key<Address>(), loads);
-    if (server == nullptr) {
-      return loads.any_refused() ? Outcome::drop_reply_ambiguous
-                                 : Outcome::drop_no_server_unanswered;
+    const RealServer* server = pick_server(worker, snapshot, service, key, loads);
+    if (server == nullptr) break;
+    refusal = admit<Address>(worker, snapshot, service, packet, Choice{.server = server});
+    if (refusal == Outcome::drop_reply_ambiguous) {
+      const Rival rival = rival_at(worker, snapshot, service, key, *server);
+      if (rival.server != nullptr && (idlest.server == nullptr || rival.idle > idlest.idle)) {
+        idlest = rival;
+      }
+    } else if (refusal != Outcome::kernel_local || snapshot.settings->backup_only) {
+      return refusal;
     }
-    const Outcome outcome =
-        admit<Address>(worker, snapshot, service, packet, Choice{.server = server});
-    if (outcome != Outcome::drop_reply_ambiguous || !loads.refuse(server->slot)) return outcome;
+    if (!loads.refuse(server->slot)) break;
   }
+  if (idlest.server == nullptr) return refusal;
+  return admit_for_rival<Address>(worker, snapshot, service, packet, idlest, Choice{});
 }
 
+// What a template, or another worker, has chosen: there is no other real server.
 template <class Address>
 Outcome admit_choice(WorkerState& worker, const Snapshot& snapshot, const Service& service,
                      Packet& packet, const Choice& choice) noexcept {
-  const Outcome outcome = choice.server == nullptr
-                              ? choice.refusal
-                              : admit<Address>(worker, snapshot, service, packet, choice);
+  Outcome outcome = choice.refusal;
+  if (choice.server != nullptr) {
+    outcome = admit<Address>(worker, snapshot, service, packet, choice);
+    if (outcome == Outcome::drop_reply_ambiguous) {
+      const Rival rival =
+          rival_at(worker, snapshot, service, packet.key<Address>(), *choice.server);
+      if (rival.server != nullptr) {
+        outcome = admit_for_rival<Address>(worker, snapshot, service, packet, rival, choice);
+      }
+    }
+  }
   if (outcome != Outcome::undecided) give_back<Address>(worker, choice.controller);
   packet.errand.kind = Errand::Kind::none;
   return outcome;
@@ -198,29 +301,21 @@ Choice brought_choice(const Snapshot& snapshot, const Errand& errand) noexcept {
           .refusal = Outcome::drop_server_removed};
 }
 
-// ---- Closing ----
-
-// False: a template that controls connections, or a controlled connection whose template cannot be
-// told now.
-template <class Address>
-bool end_connection(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index,
-                    TemplateNotice::Kind told) noexcept {
-  auto& table = worker.table<Address>();
-  const auto& connection = table[index];
-  if (connection.has(kCompanion)) return false;
-  if (connection.has(kTemplate)) return close_template<Address>(worker, index);
-  if (!release_template<Address>(worker, connection.controller, told)) return false;
-  count_closed(worker, snapshot, connection);
-  close_companion(worker, connection);
-  table.close(index);
-  return true;
-}
-
 }  // namespace
 
 Be16 server_port(const Service& service, const RealServer& server, Be16 asked) noexcept {
   const bool fixed = service.persistence.timeout == 0 || asked.host() == service.key.port;
   return fixed && server.port != Be16{} ? server.port : asked;
+}
+
+template <class Address>
+bool leads_back(const Snapshot& snapshot, const RealServer& server, const Packet& packet) noexcept {
+  const Way& way = snapshot.routes->way(server.way);
+  if (server.mode != ForwardMode::dr || way.state != Way::State::known) return false;
+  const NextHop& next_hop = snapshot.routes->next_hop(way.next_hop);
+  const auto& ethernet = *reinterpret_cast<const EthernetHeader*>(packet.frame);
+  return next_hop.resolved && next_hop.destination == ethernet.source &&
+         server.address != IpAddress(packet.key<Address>().source);
 }
 
 template <class Address>
@@ -235,7 +330,7 @@ void open_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pack
     packet.outcome = Outcome::kernel_not_a_service;
     return;
   }
-  if (is_martian(key)) {
+  if (is_martian(snapshot, key)) {
     packet.outcome = Outcome::drop_martian_source;
     return;
   }
@@ -281,13 +376,15 @@ void answer_question(WorkerState& worker, const Snapshot& snapshot, Packet& pack
     packet.outcome = choice.refusal;
     return;
   }
-  packet.errand = {Errand::Kind::answer, choice.server->slot, choice.server->generation,
+  constexpr Family kFamily = sizeof(Address) == sizeof(Ipv4Address) ? Family::ipv4 : Family::ipv6;
+  packet.errand = {Errand::Kind::answer, kFamily, choice.server->slot, choice.server->generation,
                    choice.controller};
 }
 
 void forget_answer(WorkerState& worker, const Packet& packet) noexcept {
   if (packet.errand.kind != Errand::Kind::answer) return;
-  if (packet.family == Family::ipv4) {
+  // Of the packet itself nothing may be known: here it may not have been parsed.
+  if (packet.errand.family == Family::ipv4) {
     give_back<Ipv4Address>(worker, packet.errand.controller);
   } else {
     give_back<Ipv6Address>(worker, packet.errand.controller);
@@ -310,6 +407,8 @@ bool give_up_connection(WorkerState& worker, const Snapshot& snapshot,
   return end_connection<Address>(worker, snapshot, index, TemplateNotice::Kind::given_up);
 }
 
+template bool leads_back<Ipv4Address>(const Snapshot&, const RealServer&, const Packet&) noexcept;
+template bool leads_back<Ipv6Address>(const Snapshot&, const RealServer&, const Packet&) noexcept;
 template void open_connection<Ipv4Address>(WorkerState&, const Snapshot&, Packet&) noexcept;
 template void open_connection<Ipv6Address>(WorkerState&, const Snapshot&, Packet&) noexcept;
 template void answer_question<Ipv4Address>(WorkerState&, const Snapshot&, Packet&) noexcept;

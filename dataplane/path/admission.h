@@ -19,6 +19,11 @@ namespace weir {
 template <class Address>
 void open_connection(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept;
 
+// Whether a packet would go by dr to where it has come from: to a director whose real server this
+// host is, or it would go to and fro between the two. The real server's own packets may.
+template <class Address>
+bool leads_back(const Snapshot& snapshot, const RealServer& server, const Packet& packet) noexcept;
+
 // For a packet that has come with a question: chooses, and sends the packet back to its owner, or
 // sets an outcome that says why there is nobody to choose. Back without an answer goes a packet
 // that is not asked about here any more.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "dataplane/path/admission.h"
+#include "dataplane/path/time_limits.h"
 #include "dataplane/path/worker_state.h"
 #include "dataplane/table/snapshot.h"
 
@@ -14,7 +15,7 @@ constexpr std::uint32_t kAlways = 3;  // the mode
 constexpr std::uint32_t kPlacesPerCall = 64;
 constexpr std::uint32_t kMostPlacesPerTick = 512;
 constexpr std::uint32_t kShare = 32;  // 1 / kShare of the table in a second
-constexpr std::uint32_t kIdleTicks = 60 * kTicksPerSecond;
+constexpr std::int32_t kIdleTicks = 60 * kTicksPerSecond;
 
 template <class Address>
 bool is_nearly_full(const ConnectionTable<Address>& table) noexcept {
@@ -48,25 +49,14 @@ Standing standing_of(const Snapshot& snapshot, const Connection<Address>& connec
     if (state == SctpState::init1 || state == SctpState::init) return Standing::goes;
     return state == SctpState::established ? Standing::goes_if_idle : Standing::stays;
   }
-  return Standing::goes_if_idle;
-}
-
-// Of a connection that goes if it is idle.
-template <class Address>
-std::uint32_t timeout_of(const Settings& settings, const Connection<Address>& connection) noexcept {
-  if (connection.idle_timeout != 0) return connection.idle_timeout;
-  if (connection.protocol == Protocol::tcp) return settings.tcp_timeouts[connection.state];
-  if (connection.protocol == Protocol::sctp) return settings.sctp_timeouts[connection.state];
-  return settings.udp_timeout;
+  return is_unanswered(connection) ? Standing::goes : Standing::goes_if_idle;
 }
 
 // todrop_entry.
 template <class Address>
 bool is_idle(const Settings& settings, const Connection<Address>& connection, std::uint32_t now,
              DropEntryWalk& walk) noexcept {
-  const auto left = static_cast<std::int32_t>(connection.deadline - now);
-  const auto whole = static_cast<std::int32_t>(timeout_of(settings, connection) * kTicksPerSecond);
-  if (whole - left < static_cast<std::int32_t>(kIdleTicks)) return false;
+  if (idle_ticks(settings, connection, now) < kIdleTicks) return false;
   const std::uint32_t packets = connection.packets_in;
   if (packets == 0 || packets >= walk.countdown.size()) return false;
   std::uint8_t& countdown = walk.countdown[packets];

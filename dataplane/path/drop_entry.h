@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Connections given up for room, which is IPVS's drop_entry: half-open ones, idle ones of few
-// packets, and templates that no real server has assured. Nothing else ever goes.
+// Connections given up for room, which is IPVS's drop_entry: half-open ones (of UDP those that the
+// real server has not answered), idle ones of few packets, and templates that no real server has
+// assured. Nothing else ever goes.
 //
 // Mode 1 (2 is the same): while a table is nearly full, a piece of it with each call. What is idle
 // goes only once all of it has been looked at and it is still nearly full. Mode 3: always, a

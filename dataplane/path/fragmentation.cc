@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/ipv6_extensions.h"
 #include "dataplane/net/wire_headers.h"
 
 namespace weir {
@@ -19,18 +20,18 @@ struct Unfragmentable {
   std::size_t next_header;
 };
 
-Unfragmentable unfragmentable_part(const std::uint8_t* ip, std::size_t ip_length) noexcept {
-  Unfragmentable part{sizeof(Ipv6Header), offsetof(Ipv6Header, next_header)};
+Unfragmentable unfragmentable_part(const Packet& packet) noexcept {
+  constexpr std::size_t kHeader = sizeof(Ipv6Header);
+  Ipv6Extensions walk(packet.ip + offsetof(Ipv6Header, next_header),
+                      {packet.ip + kHeader, packet.ip_length - kHeader});
   bool routed = false;
-  while (part.length + kUnit <= ip_length) {
-    const std::uint8_t next = ip[part.next_header];
-    const bool destination = next == kIpv6DestinationOptions && !routed;
-    if (next != kIpv6HopByHop && next != kIpv6Routing && !destination) break;
-    routed = routed || next == kIpv6Routing;
-    part.next_header = part.length;
-    part.length += (std::size_t{ip[part.length + 1]} + 1) * kUnit;
+  while (walk.at_extension() && walk.next() != kIpv6Fragment) {
+    if (walk.next() == kIpv6DestinationOptions && routed) break;
+    routed = routed || walk.next() == kIpv6Routing;
+    if (!walk.pass()) break;
   }
-  return part;
+  return {static_cast<std::size_t>(walk.reader().at() - packet.ip),
+          static_cast<std::size_t>(walk.next_field() - packet.ip)};
 }
 
 // Options that only the first fragment carries become no-operations (RFC 791 section 3.1).
@@ -64,7 +65,7 @@ FragmentCutter::FragmentCutter(const Packet& packet, std::uint32_t fresh_id) noe
   if (packet.family == Family::ipv4) {
     repeated_ = reinterpret_cast<const Ipv4Header*>(packet.ip)->header_bytes();
   } else {
-    const Unfragmentable part = unfragmentable_part(packet.ip, packet.ip_length);
+    const Unfragmentable part = unfragmentable_part(packet);
     repeated_ = part.length;
     next_header_ = part.next_header;
     inserted_ = sizeof(Ipv6FragmentHeader);

@@ -3,6 +3,7 @@
 
 #include "dataplane/net/wire_headers.h"
 #include "dataplane/path/admission.h"
+#include "dataplane/path/persistence.h"
 #include "dataplane/path/reset.h"
 #include "dataplane/path/router.h"
 #include "dataplane/path/worker_state.h"
@@ -26,6 +27,7 @@ FlowKey<Address> inbound_key(const Connection<Address>& connection) noexcept {
 template <class Address>
 void probe(WorkerState& worker, const Snapshot& snapshot, Packet& packet,
            const FlowKey<Address>& key) noexcept {
+  packet.forget();
   packet.family = sizeof(Address) == sizeof(Ipv4Address) ? Family::ipv4 : Family::ipv6;
   packet.ip = packet.frame + sizeof(EthernetHeader);
   packet.key<Address>() = key;
@@ -45,15 +47,28 @@ bool hears_server(const Connection<Address>& connection) noexcept {
   return (mode == ForwardMode::nat || mode == ForwardMode::fullnat) && !connection.has(kTranslated);
 }
 
+// A template is of no use without its real server, which may come back for a moment yet.
+template <class Address>
+void hasten(WorkerState& worker, std::uint32_t index) noexcept {
+  auto& table = worker.table<Address>();
+  const std::uint32_t left = table[index].deadline - worker.now;
+  if (static_cast<std::int32_t>(left) <= static_cast<std::int32_t>(kControllingTicks)) return;
+  table.set_deadline(index, worker.now + kControllingTicks);
+}
+
 // How many of `blank` it takes.
 template <class Address>
 std::size_t look_at(WorkerState& worker, const Snapshot& snapshot, std::uint32_t index,
                     std::span<Packet> blank) noexcept {
   auto& table = worker.table<Address>();
   Connection<Address>& connection = table[index];
-  if (!connection.has(kInUse) || connection.has(kTemplate) || connection.has(kCompanion)) return 0;
+  if (!connection.has(kInUse) || connection.has(kCompanion)) return 0;
   const RealServer* server = snapshot.servers[connection.server_slot];
   if (server != nullptr && server->available) return 0;
+  if (connection.has(kTemplate)) {
+    hasten<Address>(worker, index);
+    return 0;
+  }
   if (ends_with_server(snapshot, connection)) {
     close_connection<Address>(worker, snapshot, index);
     return 0;

@@ -10,6 +10,7 @@
 // | reset            |                       | TCP: probed, and reset when the end answers; SCTP: |
 // |                  |                       | reset at its next packet; UDP: closed              |
 //
+// Their persistence templates last a minute more at most, or until their connections have ended.
 // A probe is an ACK that no window holds; the end says what it expects (RFC 9293 section 3.10.7.4),
 // and so which reset it believes. Nothing of that has to be kept in connections.
 // Source: __ip_vs_del_dest (ip_vs_ctl.c), ip_vs_expire_nodest_conn_flush (ip_vs_conn.c).

@@ -19,6 +19,7 @@
 #include "dataplane/path/rewrite.h"
 #include "dataplane/path/router.h"
 #include "dataplane/path/scheduling.h"
+#include "dataplane/path/time_limits.h"
 #include "dataplane/path/tunnel/tunnel.h"
 #include "dataplane/path/tunnel/tunnel_error.h"
 
@@ -92,13 +93,18 @@ void collect_fragment(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   if (packet.outcome == Outcome::fragment) packet.outcome = Outcome::drop_fragment_malformed;
 }
 
-// An error about a packet of a tunnel may tell the tunnel's size, and is one about what is inside.
-void look_into_tunnel(WorkerState& worker, const Snapshot& snapshot, Packet& packet) noexcept {
-  learn_path_mtu(worker, snapshot, packet);
+// An error that is nobody's.
+Outcome unmatched_error(const Packet& packet) noexcept {
+  return lacks_tunnelled_packet(packet) ? Outcome::kernel_icmp_short_quote : Outcome::kernel_icmp;
+}
+
+// An error about a packet of a tunnel is one about what is inside.
+void look_into_tunnel(const Snapshot& snapshot, Packet& packet) noexcept {
   // A datagram of nat or fullnat may look like GUE.
   const bool reply = packet.family == Family::ipv4 ? snapshot.index->is_reply(packet.ipv4)
                                                    : snapshot.index->is_reply(packet.ipv6);
-  if (!reply) unwrap_tunnel_error(packet);
+  if (reply || unwrap_tunnel_error(packet)) return;
+  if (packet.decided()) packet.outcome = unmatched_error(packet);
 }
 
 // A fragment, or an ICMP error.
@@ -110,7 +116,7 @@ void parse_further(WorkerState& worker, const Snapshot& snapshot, Packet& packet
       collect_fragment<Ipv6Address>(worker, snapshot, packet);
     }
   }
-  if (packet.icmp_error) look_into_tunnel(worker, snapshot, packet);
+  if (packet.icmp_error) look_into_tunnel(snapshot, packet);
 }
 
 // ---- Classify: to a service, from a real server, or the kernel's ----
@@ -125,7 +131,7 @@ template <class Address>
              snapshot.marks->mark_of(key, packet.port) != 0) {
     key.direction = Direction::inbound;
   } else {
-    packet.outcome = Outcome::kernel_icmp;
+    packet.outcome = is_unwrapped(packet) ? Outcome::kernel_icmp : unmatched_error(packet);
   }
 }
 
@@ -184,13 +190,16 @@ bool is_over(const Settings& settings, const Connection<Address>& connection) no
 
 // A SYN or INIT on a connection that is over starts a new one (conn_reuse_mode), with
 // expire_nodest_conn also one on a connection to a real server that takes no new ones, and a SYN
-// that a proxied connection cannot take over (client_address.h), or on one that is being reset.
+// that a proxied connection cannot take over (client_address.h), on one that is being reset, or
+// that comes from the connection's real server, itself a director.
 template <class Address>
-bool starts_anew(const Settings& settings, ConnectionTable<Address>& table,
+bool starts_anew(const Snapshot& snapshot, ConnectionTable<Address>& table,
                  const RealServer* server, const Packet& packet) noexcept {
   if (!packet.begins) [[likely]]
     return false;
+  const Settings& settings = *snapshot.settings;
   const Connection<Address>& connection = table[packet.connection];
+  if (server != nullptr && leads_back<Address>(snapshot, *server, packet)) return true;
   if (settings.expire_nodest_conn && server != nullptr && server->weight == 0) return true;
   if (settings.conn_reuse_mode != 0 && is_over(settings, connection)) return true;
   if (connection.has(kReset)) return true;
@@ -228,7 +237,7 @@ void check_connection(WorkerState& worker, const Snapshot& snapshot, Packet& pac
   Connection<Address>& connection = table[packet.connection];
   const RealServer* server = snapshot.servers[connection.server_slot];
   const bool gone = server == nullptr || !server->available;
-  if (starts_anew(*snapshot.settings, table, server, packet) ||
+  if (starts_anew(snapshot, table, server, packet) ||
       (gone && ends_with_server(snapshot, connection))) {
     if (close_connection<Address>(worker, snapshot, packet.connection)) {
       packet.connection = kNoConnection;
@@ -354,22 +363,16 @@ template <class Address>
 [[gnu::always_inline]] inline void track(WorkerState& worker, const Snapshot& snapshot,
                                          Connection<Address>& connection, std::uint32_t index,
                                          Direction from, const Packet& packet) noexcept {
-  const Settings& settings = *snapshot.settings;
   count_packet(worker, connection.server_slot, from, packet);
-  std::uint32_t seconds = settings.udp_timeout;
-  bool idles = true;
   if (connection.protocol == Protocol::tcp) [[likely]] {
     advance_tcp(worker, snapshot, connection, from, packet);
-    seconds = settings.tcp_timeouts[connection.state];
-    idles = connection.tcp_state() == TcpState::established;
   } else if (connection.protocol == Protocol::sctp) {
     advance_sctp(worker, snapshot, connection, from, packet);
-    seconds = settings.sctp_timeouts[connection.state];
-    idles = connection.sctp_state() == SctpState::established;
   } else if (from == Direction::reply) {
+    if (connection.state != kUdpAnswered) set_field(connection.state, kUdpAnswered);
     assure_template(worker, connection);
   }
-  if (idles && connection.idle_timeout != 0) seconds = connection.idle_timeout;
+  const std::uint32_t seconds = timeout_of(*snapshot.settings, connection);
   if (from == Direction::inbound) {
     set_field(connection.packets_in, connection.packets_in + 1);
   }
@@ -413,7 +416,7 @@ template <class Address>
     return;
   }
   if (!go_to_server(snapshot, packet, server)) {
-    packet.outcome = Outcome::drop_no_route;
+    answer<Address>(worker, snapshot, packet, IcmpError::no_route, 0, Outcome::drop_no_route);
     return;
   }
   switch (mode) {

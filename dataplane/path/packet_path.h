@@ -17,7 +17,7 @@ namespace weir {
 // lacks only its Ethernet header; handed_to_owner goes to `packet.owner`, unchanged; kernel_* go to
 // the kernel, unchanged; drop_* and fragment_kept are the caller's to free. A fragment that was the
 // last missing one is the whole datagram now, in another buffer. Counts each outcome. Worker
-// thread.
+// thread. Packets that other workers handed over are for when worker.notices.has_room_for_burst().
 void process_burst(WorkerState& worker, const Snapshot& snapshot, std::span<Packet> burst) noexcept;
 
 // Closes connections whose time has come, at most `budget` steps. Worker thread.
@@ -46,7 +46,7 @@ constexpr bool is_forwarded(Outcome outcome) noexcept {
   return outcome >= Outcome::nat_to_server && outcome <= Outcome::icmp_error_sent;
 }
 constexpr bool is_for_kernel(Outcome outcome) noexcept {
-  return outcome >= Outcome::kernel_not_ip && outcome <= Outcome::kernel_icmp;
+  return outcome >= Outcome::kernel_not_ip && outcome <= Outcome::kernel_icmp_short_quote;
 }
 constexpr bool is_dropped(Outcome outcome) noexcept {
   return outcome >= Outcome::drop_truncated && outcome < Outcome::count_;

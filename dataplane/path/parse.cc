@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/ipv6_extensions.h"
 #include "dataplane/net/reader.h"
 #include "dataplane/net/wire_headers.h"
 #include "dataplane/path/icmp/icmp_quote.h"
@@ -11,7 +12,6 @@
 namespace weir {
 namespace {
 
-constexpr int kMaxExtensionHeaders = 8;
 constexpr unsigned kMinIpv4Header = 20;
 constexpr unsigned kFragmentUnit = 8;
 
@@ -42,8 +42,6 @@ Outcome parse_udp(Packet& packet, const Reader& reader) noexcept {
     return Outcome::drop_bad_length;
   }
   set_ports<Address>(packet, udp);
-  packet.tcp_flags = 0;
-  packet.begins = false;
   return Outcome::undecided;
 }
 
@@ -68,7 +66,6 @@ Outcome parse_sctp(Packet& packet, Reader reader) noexcept {
   const auto* chunk = reader.peek<SctpChunkHeader>();
   if (chunk == nullptr) return Outcome::drop_truncated;
   set_ports<Address>(packet, sctp);
-  packet.tcp_flags = 0;
   packet.sctp_event = event_of_chunks(reader, *chunk);
   packet.begins = packet.sctp_event == SctpEvent::init;
   return Outcome::undecided;
@@ -168,38 +165,25 @@ Outcome parse_ipv4(Packet& packet, Reader reader) noexcept {
 Outcome parse_ipv6_fragment(Packet& packet, const Reader& reader) noexcept {
   const auto* fragment = reader.peek<Ipv6FragmentHeader>();
   if (fragment == nullptr) return Outcome::drop_truncated;
-  // The offset in bytes, when the lower bits are cleared.
-  const unsigned offset_and_more = fragment->offset_and_more.host();
   packet.ipv6.protocol = static_cast<Protocol>(fragment->next_header);
   packet.transport = reader.at() + sizeof *fragment;
-  packet.more_fragments = (offset_and_more & 1U) != 0;
-  packet.fragment_offset = static_cast<std::uint16_t>(offset_and_more & ~7U);
+  packet.more_fragments = fragment->more();
+  packet.fragment_offset = fragment->offset();
   packet.fragment_id = fragment->id.host();
   const bool whole = packet.fragment_offset == 0 && !packet.more_fragments;
   return whole ? Outcome::undecided : Outcome::fragment;
 }
 
-// Walks the extension headers of RFC 8200 section 4 up to the transport header.
-Outcome parse_ipv6_extensions(Packet& packet, Reader reader, std::uint8_t next) noexcept {
-  for (int walked = 0; walked <= kMaxExtensionHeaders; ++walked) {
-    if (next == kIpv6Fragment) {
-      const Outcome outcome = parse_ipv6_fragment(packet, reader);
+Outcome parse_ipv6_extensions(Packet& packet, Ipv6Extensions walk) noexcept {
+  while (walk.at_extension()) {
+    if (walk.has_passed_most()) return Outcome::drop_too_many_extension_headers;
+    if (walk.next() == kIpv6Fragment) {
+      const Outcome outcome = parse_ipv6_fragment(packet, walk.reader());
       if (outcome != Outcome::undecided) return outcome;
-      next = reader.at()[0];
-      reader.skip(sizeof(Ipv6FragmentHeader));
-      continue;
     }
-    if (next != kIpv6HopByHop && next != kIpv6Routing && next != kIpv6DestinationOptions) {
-      return parse_transport<Ipv6Address>(packet, reader, static_cast<Protocol>(next));
-    }
-    constexpr std::size_t kUnit = 8;
-    if (reader.left() < kUnit) return Outcome::drop_truncated;
-    const std::size_t length = (std::size_t{reader.at()[1]} + 1) * kUnit;
-    if (length > reader.left()) return Outcome::drop_truncated;
-    next = reader.at()[0];
-    reader.skip(length);
+    if (!walk.pass()) return Outcome::drop_truncated;
   }
-  return Outcome::drop_too_many_extension_headers;
+  return parse_transport<Ipv6Address>(packet, walk.reader(), static_cast<Protocol>(walk.next()));
 }
 
 [[gnu::noinline]] Outcome parse_ipv6(Packet& packet, Reader reader) noexcept {
@@ -216,7 +200,7 @@ Outcome parse_ipv6_extensions(Packet& packet, Reader reader, std::uint8_t next) 
   packet.ipv6.destination = ip->destination;
   reader.limit(total);
   reader.skip(sizeof(Ipv6Header));
-  return parse_ipv6_extensions(packet, reader, static_cast<std::uint8_t>(ip->next_header));
+  return parse_ipv6_extensions(packet, {&ip->next_header, reader});
 }
 
 // Broadcast and multicast are for the kernel: ARP, ND, VRRP, routing protocols.
@@ -251,6 +235,7 @@ Outcome parse_ethernet(Packet& packet, const OwnMacs& own_macs) noexcept {
 }  // namespace
 
 void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept {
+  packet.forget();
   packet.outcome = parse_ethernet(packet, own_macs);
 }
 

@@ -8,9 +8,10 @@
 
 namespace weir {
 
-// Sets every field of `packet` that packet.h attributes to it, or an outcome: a drop with its
-// reason, or the kernel for what is not IP. A fragment (Outcome::fragment) has its addresses and
-// protocol and no ports; an IPv6 fragment that is the whole packet (RFC 6946) is none.
+// Makes all of `packet` anew but its Arrival: an outcome, which is a drop with its reason, the
+// kernel for what is not IP, or undecided, and what was read until then. A fragment
+// (Outcome::fragment) has its addresses and protocol and no ports; an IPv6 fragment that is the
+// whole packet (RFC 6946) is none.
 // Trims padding: afterwards the frame ends where the IP packet ends. Worker thread.
 void parse_frame(Packet& packet, const OwnMacs& own_macs) noexcept;
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/ipv6_extensions.h"
 #include "dataplane/net/mix.h"
 #include "dataplane/net/wire_headers.h"
 
@@ -13,7 +14,6 @@ namespace weir {
 namespace {
 
 constexpr std::size_t kFragmentHeader = sizeof(Ipv6FragmentHeader);
-constexpr int kMaxExtensionHeaders = 8;
 
 std::size_t payload_of(const Packet& packet) noexcept {
   return static_cast<std::size_t>(packet.ip + packet.ip_length - packet.transport);
@@ -32,11 +32,6 @@ std::uint8_t ecn_of(const Packet& packet) noexcept {
   return static_cast<std::uint8_t>(1U << (tos & kEcnMask));
 }
 
-constexpr bool is_extension(Protocol protocol) noexcept {
-  const auto number = static_cast<std::uint8_t>(protocol);
-  return number == kIpv6HopByHop || number == kIpv6Routing || number == kIpv6DestinationOptions;
-}
-
 constexpr std::size_t header_of(Protocol protocol) noexcept {
   switch (protocol) {
     case Protocol::tcp:
@@ -52,17 +47,14 @@ constexpr std::size_t header_of(Protocol protocol) noexcept {
 
 // Whether the payload of a first fragment has every header up to the transport's (RFC 7112).
 bool has_all_headers(const Packet& packet, Protocol next) noexcept {
-  const std::uint8_t* at = packet.transport;
-  std::size_t left = payload_of(packet);
-  for (int walked = 0; packet.family == Family::ipv6 && is_extension(next); ++walked) {
-    constexpr std::size_t kUnit = 8;
-    const std::size_t length = left < kUnit ? 0 : (std::size_t{at[1]} + 1) * kUnit;
-    if (length == 0 || length > left || walked == kMaxExtensionHeaders) return false;
-    next = static_cast<Protocol>(at[0]);
-    at += length;
-    left -= length;
+  const Reader payload(packet.transport, payload_of(packet));
+  if (packet.family == Family::ipv4) return payload.left() >= header_of(next);
+  Ipv6Extensions walk(packet.transport - kFragmentHeader, payload);
+  // A fragment header in a fragment is for the whole to judge.
+  while (walk.at_extension() && walk.next() != kIpv6Fragment) {
+    if (!walk.pass()) return false;
   }
-  return left >= header_of(next);
+  return walk.reader().left() >= header_of(static_cast<Protocol>(walk.next()));
 }
 
 // What is wrong with a fragment whatever its datagram, undecided: nothing. RFC 1858 section 3 and
@@ -132,13 +124,13 @@ void finish_ipv6(std::uint8_t* at, std::size_t length, std::uint8_t ecn) {
 // packet, whose IP header is at `ip` in them. What is in front of it moves up.
 void remove_fragment_header(std::uint8_t* frame, std::size_t headers, std::size_t ip) noexcept {
   const std::size_t kept = headers - kFragmentHeader;
-  std::uint8_t* field = frame + ip + offsetof(Ipv6Header, next_header);
-  std::size_t walked = ip + sizeof(Ipv6Header);
-  while (*field != kIpv6Fragment && walked + 1 < kept) {
-    field = frame + walked;
-    walked += (std::size_t{frame[walked + 1]} + 1) * 8;
+  const std::size_t first = ip + sizeof(Ipv6Header);
+  Ipv6Extensions walk(frame + ip + offsetof(Ipv6Header, next_header),
+                      {frame + first, headers - first});
+  // An atomic one may precede it.
+  while (walk.reader().left() != kFragmentHeader && walk.pass()) {
   }
-  *field = frame[kept];
+  frame[walk.next_field() - frame] = frame[kept];
   std::memmove(frame + kFragmentHeader, frame, kept);
 }
 
@@ -268,12 +260,14 @@ void Reassembly::keep_headers(Datagram& datagram, const Packet& packet) noexcept
 }
 
 void Reassembly::become_first(const Datagram& datagram, Packet& packet) noexcept {
-  packet.buffer = datagram.buffer.handle;
-  packet.frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers;
-  packet.length = datagram.first;
-  packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers);
-  packet.port = datagram.port;
-  packet.largest_fragment = datagram.largest;
+  static_cast<Arrival&>(packet) = {
+      .frame = datagram.buffer.bytes + kPayloadPlace - datagram.headers,
+      .buffer = datagram.buffer.handle,
+      .length = datagram.first,
+      .headroom = static_cast<std::uint16_t>(kPayloadPlace - datagram.headers),
+      .port = datagram.port,
+      .largest_fragment = datagram.largest,
+      .errand = {}};
 }
 
 // A fragment of bytes that are all here is a duplicate; of some that are, an overlap, which is the
@@ -330,7 +324,6 @@ Outcome Reassembly::finish(Datagram& datagram, Packet& packet) noexcept {
   packet.length = static_cast<std::uint32_t>(length);
   packet.headroom = static_cast<std::uint16_t>(kPayloadPlace - headers);
   packet.port = datagram.port;
-  packet.ip = nullptr;
   packet.largest_fragment = datagram.largest;
   return Outcome::undecided;
 }

@@ -42,7 +42,6 @@ class OpenServers final : public LoadView {
     refused_[static_cast<std::size_t>(count_++)] = slot;
     return true;
   }
-  bool any_refused() const noexcept { return count_ != 0; }
 
  private:
   std::span<WorkerStatistics* const> statistics_;

@@ -31,6 +31,7 @@ enum class Outcome : std::uint8_t {
   kernel_local,            // to a real server that is the director itself
   kernel_cache_bypass,     // of a fwmark service without a real server, routed by the kernel
   kernel_icmp,
+  kernel_icmp_short_quote,  // what may be a tunnel's is too big, but whose it was is not quoted
   // To another thread of weir.
   handed_to_owner,
   handed_to_chooser,  // to the worker that chooses the real server
@@ -102,6 +103,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("kernel_local"),
     std::string_view("kernel_cache_bypass"),
     std::string_view("kernel_icmp"),
+    std::string_view("kernel_icmp_short_quote"),
     std::string_view("handed_to_owner"),
     std::string_view("handed_to_chooser"),
     std::string_view("waiting_for_neighbour"),

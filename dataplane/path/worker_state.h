@@ -33,7 +33,9 @@ struct TemplateNotice {
 static_assert(sizeof(TemplateNotice) == 8);
 
 // Notices on their way out. The caller of the packet path empties it; while it is half full,
-// connections that templates control stay open. The other half is for what cannot wait.
+// connections that templates control stay open. The other half is for what cannot wait: only what
+// another worker has chosen needs it, so that packets with such answers are left where they are
+// while has_room_for_burst() is false, and nothing is lost.
 class NoticeOutbox {
  public:
   bool put(const TemplateNotice& notice) noexcept {
@@ -54,6 +56,8 @@ class NoticeOutbox {
     count_ = kept;
   }
   bool empty() const noexcept { return count_ == 0; }
+  // Whether all packets of a burst can say something that cannot wait.
+  bool has_room_for_burst() const noexcept { return notices_.size() - count_ >= kMaxBurst; }
 
  private:
   std::array<TemplateNotice, 1024> notices_;

@@ -36,6 +36,10 @@ enum ConnectionFlags : std::uint16_t {
   kReset = 0x0400,  // its real server is gone, and whatever its ends send is answered by a reset
 };
 
+// Whether a packet of the real server has passed.
+inline constexpr std::uint8_t kUdpUnanswered = 0;
+inline constexpr std::uint8_t kUdpAnswered = 1;
+
 // In place of an index: there is none.
 inline constexpr std::uint32_t kNoConnection = 0xffffffffU;
 inline constexpr std::uint32_t kNoController = 0xffffffffU;
@@ -51,7 +55,7 @@ struct alignas(64) Connection {
   Be16 virtual_port;
   Be16 server_port;
   Protocol protocol;
-  std::uint8_t state;  // TcpState or SctpState; 0 for UDP
+  std::uint8_t state;  // TcpState or SctpState; of UDP kUdpUnanswered or kUdpAnswered
   std::uint16_t flags;
   std::uint16_t sequence;  // odd while the identity changes
   std::uint32_t deadline;  // ticks

@@ -94,11 +94,11 @@ std::uint32_t ConnectionTable<Address>::find_slowly(const Lookup& lookup,
 }
 
 template <class Address>
-bool ConnectionTable<Address>::holds_reply_key(const Record& record) const noexcept {
+std::uint32_t ConnectionTable<Address>::find_rival(const Record& record) const noexcept {
   const Lookup lookup = hash_reply(record);
   const Bucket& first = buckets_[lookup.bucket];
-  if (matching_slots(first, lookup.tag) == 0 && first.overflow == 0) return false;
-  return find_slowly(lookup, reply_key(record)) != kNoConnection;
+  if (matching_slots(first, lookup.tag) == 0 && first.overflow == 0) return kNoConnection;
+  return find_slowly(lookup, reply_key(record));
 }
 
 // What opening the connection will touch.
@@ -122,7 +122,7 @@ bool ConnectionTable<Address>::place(std::uint32_t at, std::uint16_t tag, std::u
   const auto bit = static_cast<std::uint16_t>(1U << slot);
   if (displaced) {
     bucket.displaced |= bit;
-    ++buckets_[other_bucket(at, tag)].overflow;
+    buckets_[other_bucket(at, tag)].count_overflow();
   } else {
     bucket.displaced &= static_cast<std::uint16_t>(~bit);
   }
@@ -174,7 +174,7 @@ void ConnectionTable<Address>::move_along(std::span<const PathNode> path,
     if (tag == 0 || other_bucket(from, tag) != path[node].bucket) return;
     const bool was_displaced = (bucket.displaced & (1U << slot)) != 0;
     if (!place(path[node].bucket, tag, bucket.entries[slot], !was_displaced)) return;
-    if (was_displaced) --buckets_[path[node].bucket].overflow;
+    if (was_displaced) buckets_[path[node].bucket].uncount_overflow();
     bucket.tags[slot] = 0;
   }
 }
@@ -188,7 +188,9 @@ void ConnectionTable<Address>::erase(const Lookup& key, std::uint32_t entry) noe
       const auto slot = static_cast<std::size_t>(std::countr_zero(mask));
       if (bucket.entries[slot] != entry) continue;
       bucket.tags[slot] = 0;
-      if ((bucket.displaced & (1U << slot)) != 0) --buckets_[other_bucket(at, key.tag)].overflow;
+      if ((bucket.displaced & (1U << slot)) != 0) {
+        buckets_[other_bucket(at, key.tag)].uncount_overflow();
+      }
       return;
     }
   }

@@ -63,8 +63,8 @@ class ConnectionTable {
   std::uint32_t find(const Lookup& lookup, const Key& key) const noexcept;
   // All at once.
   std::uint32_t find_one(const Key& key) const noexcept { return find_slowly(hash(key), key); }
-  // Whether there is a connection with the reply key of `record`.
-  bool holds_reply_key(const Record& record) const noexcept;
+  // The connection with the reply key of `record`, kNoConnection if there is none.
+  std::uint32_t find_rival(const Record& record) const noexcept;
 
   Record& operator[](std::uint32_t index) noexcept { return records_[index]; }
   const Record& operator[](std::uint32_t index) const noexcept { return records_[index]; }
@@ -117,6 +117,14 @@ class ConnectionTable {
     std::array<std::uint32_t, kSlots> entries;
     std::uint16_t displaced;  // bit: the slot's key lives in its second bucket
     std::uint16_t overflow;   // keys of this bucket that live in their second one
+
+    // Beyond what it can count, it says for good that there are some.
+    void count_overflow() noexcept {
+      if (overflow != 0xffff) ++overflow;
+    }
+    void uncount_overflow() noexcept {
+      if (overflow != 0xffff) --overflow;
+    }
   };
   static_assert(sizeof(Bucket) == 64);
 

@@ -14,6 +14,9 @@ struct Settings {
   // Seconds by TcpState, as `ipvsadm --set` changes them for established and fin_wait.
   std::array<std::uint32_t, kTcpStates> tcp_timeouts = kDefaultTcpTimeouts;
   std::uint32_t udp_timeout = 300;
+  // Seconds that a UDP connection of nat or fullnat lasts whose real server has not answered; 0: as
+  // long as others, as IPVS has it.
+  std::uint32_t udp_unanswered_timeout = 30;
   // Seconds by SctpState.
   std::array<std::uint32_t, kSctpStates> sctp_timeouts = kDefaultSctpTimeouts;
   // A SYN on a connection in TIME_WAIT or CLOSE (2: FIN_WAIT without output too) starts anew.
@@ -28,7 +31,7 @@ struct Settings {
   bool expire_quiescent_template = false;
   // Half-open and idle connections are given up to make room: 0 never, 1 and 2 when the table is
   // nearly full (IPVS tells by 2 that it is now), 3 always.
-  std::uint32_t drop_entry = 0;
+  std::uint32_t drop_entry = 1;
   // Seconds that lblc and lblcr keep what was not asked for.
   std::uint32_t lblc_expiration = 24 * 60 * 60;
   std::uint32_t lblcr_expiration = 24 * 60 * 60;
@@ -38,6 +41,9 @@ struct Settings {
   // Whether a packet too big for a tunnel or for the way to a real server is answered as its DF
   // bit asks; off: IPVS ignores DF of the inner packet.
   bool pmtu_disc = true;
+  // What another director has sent here by dr, as to its real server, stays here whatever other
+  // real servers there are.
+  bool backup_only = false;
   // A reply of no connection is answered by ICMP port unreachable.
   bool nat_icmp_send = false;
 };

@@ -23,6 +23,7 @@ inline constexpr std::size_t kMaxPorts = 32;
 
 struct PortAddresses {
   std::array<OwnMacs, kMaxPorts> macs;
+  std::vector<Ipv4Address> broadcasts;  // of the networks that the host is on, sorted
 };
 
 // Slots of services and real servers.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "dataplane/path/admission.h"
 #include "tests/support/burst_lab.h"
@@ -532,6 +533,57 @@ TEST_F(Questions, AServiceThatAsksNobodyAnyMore) {
   expect_all_ends();
 }
 
+TEST_F(Questions, AnAnswerOnAFrameThatIsNoMoreOursIsGivenBack) {
+  constexpr const char* kVip6 = "2001:db8:9::1";
+  const ServiceKey key = service_key(Protocol::tcp, kVip6, 80);
+  ServiceSpec spec;
+  spec.key = key;
+  spec.scheduler = "rr";
+  spec.persistence_timeout = 30;
+  spec.persistence_mask = 128;
+  must(lab_.services().add_service(spec));
+  must(lab_.services().add_server(key, server_spec("2001:db8:2::1", 80, ForwardMode::nat)));
+  Forwarded answer;
+  for (std::uint16_t port = 30000; answer.errand.kind != Errand::Kind::answer; ++port) {
+    const Bytes syn = client_tcp({"2001:db8:1::1", port, kVip6, 80}, kSyn);
+    Forwarded got = lab_.send(syn);
+    if (got.outcome == Outcome::handed_to_owner) got = lab_.pass_on(got);
+    if (got.outcome == Outcome::handed_to_chooser) answer = lab_.pass_on(got);
+  }
+  const std::uint64_t others = held(lab_, kWorkers).connections;
+  answer.bytes[5] ^= 1;
+  EXPECT_EQ(name_of(lab_.pass_on(answer).outcome), "drop_foreign_mac");
+  lab_.deliver_notices();
+  EXPECT_EQ(held(lab_, kWorkers).controlled, others);
+}
+
+// So many answers of one burst that come to nothing as there can be.
+TEST_F(Questions, ABurstOfAnswersFindsRoomInTheOutbox) {
+  set_up(1);
+  std::vector<Forwarded> answers;
+  const Asked first = ask();
+  answers.push_back(lab_.pass_on(first.question));
+  while (answers.size() < kMaxBurst) {
+    const Asked asked = ask();
+    if (asked.owner == first.owner) answers.push_back(lab_.pass_on(asked.question));
+  }
+  const std::uint64_t chosen = held(lab_, kWorkers).controlled;
+  WorkerState& owner = lab_.worker(first.owner);
+  const TemplateNotice about_nothing{TemplateNotice::Kind::assured, Family::ipv6, 0, 0};
+  // The worker's loop takes no more of them then.
+  while (owner.notices.has_room_for_burst()) owner.notices.put_at_once(about_nothing);
+  owner.notices.flush(
+      [left = true](const TemplateNotice&) mutable { return std::exchange(left, false); });
+  EXPECT_TRUE(owner.notices.has_room_for_burst());
+  for (Forwarded& answer : answers) {
+    answer.bytes[5] ^= 1;
+    lab_.pass_on(answer);
+  }
+  EXPECT_FALSE(owner.notices.has_room_for_burst());
+  lab_.deliver_notices();
+  EXPECT_EQ(held(lab_, kWorkers).controlled, chosen - kMaxBurst);
+}
+
 // Connections whose end cannot be told stay until it can.
 TEST_F(Questions, AFullOutboxKeepsConnectionsOpen) {
   set_up(1);
@@ -607,6 +659,78 @@ TEST_F(Ambiguity, WithoutAnotherServerTheSecondIsDropped) {
   // Until the first is over.
   lab_.pass_seconds(61);
   EXPECT_EQ(server_of(lab_.send(syn_to(kOtherVip))), 1U);
+}
+
+TEST_F(Ambiguity, WhatIsOfARemovedServiceGivesWay) {
+  add_both(1);
+  EXPECT_EQ(server_of(lab_.send(syn_to(kVip))), 1U);
+  must(lab_.services().delete_service(kTcp));
+  EXPECT_EQ(server_of(lab_.send(syn_to(kOtherVip))), 1U);
+  EXPECT_EQ(held(lab_, 1), (Held{1, 0, 0}));
+}
+
+TEST_F(Ambiguity, WhatIsOfAGoneServerGivesWayUnlessItIsKept) {
+  for (const char* policy : {"drop", "reset", "keep"}) {
+    BurstLab lab{{.server_slots = 64}};
+    lab.own(address_of(kOtherVip));
+    for (const ServiceKey& key : {kTcp, other_}) {
+      add_service(lab.services(), key);
+      add_servers(lab, key, 1);
+    }
+    must(lab.services().set_service_option(kTcp, {"gone-server", policy}));
+    EXPECT_EQ(server_of(lab.send(syn_to(kVip))), 1U);
+    must(lab.services().delete_server(kTcp, address_of(server_address(1)), 8080));
+    const bool kept = std::string(policy) == "keep";
+    EXPECT_EQ(name_of(lab.send(syn_to(kOtherVip)).outcome),
+              name_of(kept ? Outcome::drop_reply_ambiguous : Outcome::nat_to_server))
+        << policy;
+    EXPECT_EQ(held(lab, 1), (Held{1, 0, 0}));
+  }
+}
+
+// As IPVS's newer one has the replies.
+TEST_F(Ambiguity, TheIdlestUdpConnectionGivesWay) {
+  const char* vips[] = {"10.9.1.1", "10.9.1.2", "10.9.1.3"};
+  for (const char* vip : vips) {
+    lab_.own(address_of(vip));
+    const ServiceKey key = service_key(Protocol::udp, vip, 53);
+    add_service(lab_.services(), key);
+    add_servers(lab_, key, 2, ForwardMode::nat, 5353);
+  }
+  const auto ask = [&](const char* vip) {
+    return server_of(lab_.send(client_udp({kClient, 40000, vip, 53})));
+  };
+  const auto answers = [&](unsigned server) {
+    const Flow flow{server_address(server), 5353, kClient, 40000};
+    return decode(lab_.send(server_udp(flow), kServerSide).bytes).flow.source;
+  };
+  EXPECT_EQ(ask(vips[0]), 2U);
+  EXPECT_EQ(ask(vips[1]), 1U);
+  // The first has been answered, so that it lasts longer, and is idler all the same.
+  EXPECT_EQ(answers(2), vips[0]);
+  lab_.pass_seconds(5);
+  EXPECT_EQ(ask(vips[1]), 1U);
+  EXPECT_EQ(ask(vips[2]), 2U);
+  EXPECT_EQ(answers(2), vips[2]);
+  EXPECT_EQ(answers(1), vips[1]);
+  EXPECT_EQ(held(lab_, 1), (Held{2, 0, 0}));
+  lab_.pass_seconds(1);
+  EXPECT_EQ(ask(vips[2]), 2U);
+  EXPECT_EQ(ask(vips[0]), 1U);
+}
+
+TEST_F(Ambiguity, APersistentUdpClientsConnectionGivesWay) {
+  for (const char* vip : {kVip, kOtherVip}) {
+    lab_.own(address_of(vip));
+    const ServiceKey key = service_key(Protocol::udp, vip, 53);
+    add_persistent(lab_, key, 30);
+    add_servers(lab_, key, 1, ForwardMode::nat, 5353);
+  }
+  for (const char* vip : {kVip, kOtherVip, kVip}) {
+    EXPECT_EQ(server_of(lab_.send(client_udp({kClient, 40000, vip, 53}))), 1U);
+    EXPECT_EQ(held(lab_, 1).connections, 1U);
+    EXPECT_EQ(held(lab_, 1).controlled, 1U);
+  }
 }
 
 TEST_F(Ambiguity, APersistentClientsServerIsItsServer) {
@@ -741,6 +865,88 @@ TEST(ServiceTimeouts, AndOfDatagrams) {
   EXPECT_EQ(held(lab, 1), Held{});
 }
 
+TEST(ServiceTimeouts, DatagramsWithoutAnAnswerLastABriefTime) {
+  const auto seconds = [](ForwardMode mode, const char* setting, bool answered) {
+    BurstLab lab({.server_slots = 64});
+    if (setting != nullptr) {
+      must(lab.services().set_setting("udp_unanswered_timeout", setting));
+    }
+    add_service(lab.services(), kUdp);
+    add_servers(lab, kUdp, 1, mode, 5353);
+    lab.send(client_udp({kClient, 40000, kVip, 53}));
+    if (answered) {
+      lab.send(server_udp({server_address(1), 5353, kClient, 40000}), kServerSide);
+      lab.send(client_udp({kClient, 40000, kVip, 53}));
+    }
+    return seconds_left(lab);
+  };
+  EXPECT_EQ(seconds(ForwardMode::nat, nullptr, false), 30U);
+  EXPECT_EQ(seconds(ForwardMode::nat, nullptr, true), 300U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "5", false), 5U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "900", false), 300U);
+  EXPECT_EQ(seconds(ForwardMode::nat, "0", false), 300U);
+  EXPECT_EQ(seconds(ForwardMode::dr, nullptr, false), 300U);
+}
+
+// ---- Directors that are each other's real servers ----
+
+class Directors : public testing::Test {
+ protected:
+  Directors() { add_service(lab_.services(), kTcp); }
+  // As the real server `number` sends on what it has got as a director.
+  Forwarded send_from(unsigned number, Bytes frame) {
+    const Bytes ends = server_tcp({server_address(number), 1, kVip, 80}, kSyn);
+    std::copy_n(ends.begin(), 12, frame.begin());
+    return lab_.send(frame, kServerSide);
+  }
+  static Bytes syn(const char* client = kClient) { return tcp(40000, kSyn, client); }
+
+  BurstLab lab_{{.server_slots = 64}};
+};
+
+TEST_F(Directors, WhatComesFromARealServerGoesToAnother) {
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  // Round robin says 2.
+  EXPECT_EQ(server_of(send_from(2, syn())), 1U);
+  EXPECT_EQ(server_of(send_from(2, tcp(40000, kAck))), 1U);
+}
+
+TEST_F(Directors, WhereThereIsNoOtherThisHostIsMeant) {
+  add_servers(lab_, kTcp, 1, ForwardMode::dr, 80);
+  EXPECT_EQ(name_of(send_from(1, syn()).outcome), "kernel_local");
+  EXPECT_EQ(name_of(send_from(1, tcp(40000, kAck)).outcome), "kernel_no_connection");
+  EXPECT_EQ(held(lab_, 1), Held{});
+}
+
+TEST_F(Directors, WithBackupOnlyThisHostIsMeantAtOnce) {
+  must(lab_.services().set_setting("backup_only", "1"));
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(name_of(send_from(2, syn()).outcome), "kernel_local");
+  EXPECT_EQ(held(lab_, 1), Held{});
+}
+
+// It was this host's turn before, and the client's port is the same.
+TEST_F(Directors, AConnectionToTheSenderIsNoWayBack) {
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(lab_.send(syn())), 2U);
+  EXPECT_EQ(server_of(send_from(2, syn())), 1U);
+  EXPECT_EQ(held(lab_, 1), (Held{1, 0, 0}));
+}
+
+TEST_F(Directors, AndNeitherIsATemplate) {
+  must(lab_.services().delete_service(kTcp));
+  add_persistent(lab_, kTcp, 30);
+  add_servers(lab_, kTcp, 2, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(lab_.send(syn())), 2U);
+  EXPECT_EQ(name_of(send_from(2, tcp(40001, kSyn)).outcome), "kernel_local");
+  EXPECT_EQ(held(lab_, 1), (Held{1, 1, 1}));
+}
+
+TEST_F(Directors, ARealServerMayBeItsOwnClient) {
+  add_servers(lab_, kTcp, 1, ForwardMode::dr, 80);
+  EXPECT_EQ(server_of(send_from(1, syn("10.2.0.1"))), 1U);
+}
+
 TEST(Opening, WithSloppyTcpAnySegmentButAReset) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);
@@ -756,8 +962,9 @@ TEST(Opening, NothingFromWhereNoClientIs) {
   BurstLab lab({.server_slots = 64});
   add_service(lab.services(), kTcp);
   add_servers(lab, kTcp, 1);
-  for (const char* source : {"0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255",
-                             "224.0.0.1", "239.255.255.255", "255.255.255.255", kVip}) {
+  for (const char* source :
+       {"0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255", "224.0.0.1", "239.255.255.255",
+        "255.255.255.255", kVip, "10.8.255.255", "10.2.0.255"}) {
     EXPECT_EQ(lab.send(tcp(40000, kSyn, source)).outcome, Outcome::drop_martian_source) << source;
   }
   EXPECT_EQ(held(lab, 1), Held{});
@@ -777,11 +984,11 @@ TEST(Opening, NothingFromWhereNoIpv6ClientIs) {
   const auto outcome_from = [&](const char* source) {
     return lab.send(client_udp({source, 40000, kVip6, 53})).outcome;
   };
-  for (const char* source : {"::", "::1", "ff02::1", "ff00::", kVip6}) {
+  for (const char* source : {"::", "::1", "ff02::1", "ff00::", "::ffff:10.1.0.1", kVip6}) {
     EXPECT_EQ(outcome_from(source), Outcome::drop_martian_source) << source;
   }
   EXPECT_EQ(held(lab, 1), Held{});
-  for (const char* source : {"::2", "fe80::1", "feff:ffff::"}) {
+  for (const char* source : {"::2", "fe80::1", "feff:ffff::", "::fffe:10.1.0.1"}) {
     EXPECT_EQ(outcome_from(source), Outcome::dr_to_server) << source;
   }
 }
@@ -917,15 +1124,15 @@ class DropEntry : public testing::Test {
   std::uint16_t next_ = 30000;
 };
 
-TEST_F(DropEntry, ByDefaultAFullTableStaysFull) {
+TEST_F(DropEntry, InMode0AFullTableStaysFull) {
+  set("0");
   open_half(kCapacity);
   lab_.pass_seconds(5);
   EXPECT_EQ(states(), (States{{"SYN_RECV", 100}}));
   EXPECT_EQ(given_up(), 0U);
 }
 
-TEST_F(DropEntry, InMode1HalfOpenConnectionsGoWhileTheTableIsNearlyFull) {
-  set("1");
+TEST_F(DropEntry, ByDefaultHalfOpenConnectionsGoWhileTheTableIsNearlyFull) {
   establish(50);
   open_half(39);
   lab_.pass_seconds(5);
@@ -955,6 +1162,30 @@ TEST_F(DropEntry, NotThoseOfManyPackets) {
   }
   lab_.pass_seconds(300);
   EXPECT_EQ(states(), (States{{"ESTABLISHED", 95}}));
+}
+
+// A flood of datagrams from any address leaves room for those who get answers.
+TEST_F(DropEntry, UnansweredDatagramsGoFirst) {
+  for (const ForwardMode mode : {ForwardMode::nat, ForwardMode::dr}) {
+    BurstLab lab({.capacity = kCapacity, .server_slots = 64});
+    add_service(lab.services(), kUdp);
+    add_servers(lab, kUdp, 1, mode, 5353);
+    for (std::uint16_t port = 30000; port < 30050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+      lab.send(server_udp({server_address(1), 5353, kClient, port}), kServerSide);
+    }
+    for (std::uint16_t port = 31000; port < 31050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+    }
+    lab.pass_seconds(1);
+    // In dr nobody sees whether there are answers.
+    EXPECT_EQ(held(lab, 1).connections, mode == ForwardMode::nat ? 89U : 100U);
+    for (std::uint16_t port = 30000; port < 30050; ++port) {
+      lab.send(client_udp({kClient, port, kVip, 53}));
+    }
+    // Those that were answered are still there.
+    EXPECT_EQ(held(lab, 1).connections, mode == ForwardMode::nat ? 89U : 100U);
+  }
 }
 
 TEST_F(DropEntry, HalfOpenOnesGoBeforeIdleOnes) {

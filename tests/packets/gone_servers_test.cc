@@ -325,6 +325,28 @@ TEST_F(GoneServers, DeparturesThatFollowEachOtherKeepItFromNobody) {
   EXPECT_EQ(asked.size(), kClients + 1U);
 }
 
+// Their time may be days; what they hold is a slot of a server that is gone.
+TEST_F(GoneServers, TemplatesEndSoon) {
+  ServiceSpec spec;
+  spec.key = service_key(Protocol::tcp, kIpv4.vip, 80);
+  spec.scheduler = "rr";
+  spec.persistence_timeout = 86400;
+  must(lab_.services().add_service(spec));
+  must(lab_.services().add_server(spec.key, server_spec(kIpv4.server, 8080, ForwardMode::nat)));
+  must(lab_.services().add_server(spec.key,
+                                  server_spec(kIpv4.other_server, 8080, ForwardMode::nat)));
+  for (const char* client : {"10.1.0.1", "10.1.0.2"}) {
+    const Bytes syn = client_tcp({client, kClientPort, kIpv4.vip, 80}, kSyn);
+    ASSERT_TRUE(is_forwarded(lab_.send(syn).outcome));
+  }
+  must(lab_.services().delete_server(spec.key, address_of(kIpv4.server), 8080));
+  lab_.look_after_gone_servers();
+  // Half-open connections last a minute.
+  lab_.pass_seconds(60 + 61, kTicksPerSecond);
+  // The other server's.
+  EXPECT_EQ(connections(), 1U);
+}
+
 TEST_F(GoneServers, TheWalkWaitsForRoom) {
   set_up("reset");
   WorkerState& worker = lab_.worker();

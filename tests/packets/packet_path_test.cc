@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 
+#include "dataplane/path/parse.h"
 #include "tests/support/burst_lab.h"
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
@@ -135,6 +137,7 @@ const std::set<Outcome> kElsewhere = {
     Outcome::fullnat_to_client,
     Outcome::kernel_local,
     Outcome::kernel_cache_bypass,
+    Outcome::kernel_icmp_short_quote,
     Outcome::handed_to_owner,
     Outcome::handed_to_chooser,
     Outcome::drop_bad_icmp_checksum,
@@ -277,6 +280,55 @@ TEST_F(PacketCases, EveryByteSpoiled) {
   }
 }
 
+// ---- What parse_frame leaves ----
+
+// A packet that another one has been in before, whose fields say what no frame says.
+Packet used_packet(Frame& frame) {
+  Packet packet;
+  std::memset(static_cast<void*>(&packet), 0xa5, sizeof packet);
+  static_cast<Arrival&>(packet) = frame.packet();
+  return packet;
+}
+
+void expect_same_parsed(std::span<const std::uint8_t> bytes, const OwnMacs& macs) {
+  Frame frame(bytes);
+  Packet fresh = frame.packet();
+  Packet used = used_packet(frame);
+  parse_frame(fresh, macs);
+  parse_frame(used, macs);
+  EXPECT_EQ(used.outcome, fresh.outcome);
+  const Parsed& of_fresh = fresh;
+  const Parsed& of_used = used;
+  EXPECT_EQ(std::memcmp(&of_used, &of_fresh, sizeof(Parsed)), 0);
+}
+
+TEST_F(PacketCases, NothingIsLeftOfAnEarlierPacket) {
+  const OwnMacs macs({BurstLab::kClientSideMac, BurstLab::kServerSideMac});
+  for (const json::value& entry : cases()) {
+    SCOPED_TRACE(text(entry.at("name")));
+    for (const json::value& step : entry.at("steps").as_array()) {
+      const Bytes frame = from_hex(text(step.at("frame")));
+      for (std::size_t length = 0; length <= frame.size(); ++length) {
+        expect_same_parsed(std::span(frame).first(length), macs);
+      }
+    }
+  }
+}
+
+// Whole bursts in packets that were in other bursts before, as a worker's are.
+TEST_F(PacketCases, AUsedPacketGoesWhereAFreshOneGoes) {
+  for (const json::object& entry : forwarded_cases(cases())) {
+    SCOPED_TRACE(text(entry.at("name")));
+    BurstLab lab(shape_of(entry.at("lab").as_object()));
+    set_up(lab, entry.at("services").as_array());
+    Frame frame(from_hex(text(entry.at("steps").at(0).at("frame"))));
+    Packet packet = used_packet(frame);
+    lab.process_burst({&packet, 1});
+    EXPECT_TRUE(is_forwarded(packet.outcome)) << name_of(packet.outcome);
+    EXPECT_EQ(packet.fragment_size, 0);
+  }
+}
+
 // ---- Buffers ----
 
 constexpr const char* kClient = "10.1.0.1";
@@ -301,7 +353,7 @@ Bytes tcp_reply(unsigned server, std::uint16_t port, std::uint8_t flags) {
   return server_tcp({server_address(server), 8080, kClient, port}, flags);
 }
 
-Outcome process(BurstLab& lab, Packet packet) {
+Outcome process(BurstLab& lab, Packet& packet) {
   lab.process_burst({&packet, 1});
   return packet.outcome;
 }

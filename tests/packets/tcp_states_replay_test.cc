@@ -38,6 +38,8 @@ const ServiceKey kTcp = service_key(Protocol::tcp, kVip, 80);
 const ServiceKey kUdp = service_key(Protocol::udp, kVip, 53);
 
 void set_up_services(BurstLab& lab, ForwardMode mode) {
+  // As IPVS has it.
+  must(lab.services().set_setting("udp_unanswered_timeout", "0"));
   for (const ServiceKey& key : {kTcp, kUdp}) {
     add_service(lab.services(), key);
     for (const int number : {1, 2}) {

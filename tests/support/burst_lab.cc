@@ -208,6 +208,7 @@ void BurstLab::build_network() {
   auto ports = std::make_shared<PortAddresses>();
   ports->macs[0] = OwnMacs({kClientSideMac});
   ports->macs[1] = OwnMacs({kServerSideMac});
+  ports->broadcasts = {ip("10.2.0.255").ipv4(), ip("10.8.255.255").ipv4()};
   services_->set_host(*host_);
   services_->ports_changed(std::move(ports));
 }

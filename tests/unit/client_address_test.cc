@@ -694,7 +694,7 @@ TEST(ProxyHeader, streams_are_whole_behind_it_whatever_the_network_does) {
     Random random(seed);
     Simulation simulation(random_world(random), random);
     simulation.run_until_done();
-    EXPECT_NE(simulation.middle().shift().told, 0);
+    EXPECT_NE(simulation.middle().shift().told, Told::no);
     if (testing::Test::HasFailure()) return;
   }
 }
@@ -779,6 +779,72 @@ TEST(ProxyHeader, sequence_numbers_that_an_icmp_error_quotes_are_the_clients) {
   EXPECT_EQ(client_sequence(shift, 12345U), 12345U);
 }
 
+// One upload of twice all sequence numbers, by steps as long as a window may be.
+class LongUpload {
+ public:
+  LongUpload(const Path& path, std::uint32_t isn)
+      : path_(path),
+        bytes_(proxy_header_bytes(path.family)),
+        first_(isn + 1),
+        middle_(path, kHow, 1500) {
+    pass_to_server({isn, 0, kSyn, 1000, {}, {}});
+    pass_to_client({0, first_, kSyn | kAck, 1000, {3, 3, 14}, {}});
+    pass_to_server({first_, 1, kAck, 1000, {}, {}});
+    pass_to_client({1, first_ + bytes_, kAck, 1000, {}, {}});
+  }
+
+  // The client sends what is `ahead` of what the server has, the server acknowledges `step` more.
+  void advance(std::uint32_t step, std::uint32_t ahead) {
+    const std::uint32_t sent = first_ + static_cast<std::uint32_t>(stream_ + ahead);
+    EXPECT_EQ(pass_to_server({sent, 1, kAck, 1000, {}, {'x'}}).sequence, sent + bytes_);
+    EXPECT_EQ(client_sequence(middle_.shift(), sent + bytes_), sent) << "quoted";
+    stream_ += step;
+    const std::uint32_t client = first_ + static_cast<std::uint32_t>(stream_);
+    Bytes sack = {5, 10};
+    put32(sack, client + bytes_ + ahead / 2);
+    put32(sack, client + bytes_ + ahead / 2 + 1);
+    const Segment seen = pass_to_client({1, client + bytes_, kAck, 1000, sack, {}});
+    EXPECT_EQ(seen.acknowledgement, client);
+    EXPECT_EQ(get32(seen.options, 2), client + ahead / 2);
+    EXPECT_EQ(get32(seen.options, 6), client + ahead / 2 + 1);
+    EXPECT_EQ(seen.window, 1000);
+  }
+  std::uint64_t stream() const { return stream_; }
+
+ private:
+  static constexpr ClientAddress kHow = ClientAddress::proxy;
+
+  Segment pass_to_server(const Segment& segment) {
+    return decode(path_, *middle_.to_server(encode(path_, true, segment)));
+  }
+  Segment pass_to_client(const Segment& segment) {
+    return decode(path_, *middle_.to_client(encode(path_, false, segment)));
+  }
+
+  Path path_;
+  std::uint32_t bytes_;
+  std::uint32_t first_;  // sequence number of the stream's first byte
+  Middle middle_;
+  std::uint64_t stream_ = 0;  // bytes that the server has acknowledged
+};
+
+TEST(ProxyHeader, the_shift_is_the_same_however_far_the_stream_has_come) {
+  constexpr std::uint64_t kFar = std::uint64_t{1} << 33;
+  constexpr std::uint32_t kWindow = 0xffffU << 14;
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    LongUpload upload(seed % 2 == 0 ? Path{} : ipv6_path(), random());
+    while (upload.stream() < kFar) {
+      const std::uint32_t ahead = random() % 4 == 0 ? kWindow : random() % kWindow;
+      upload.advance(random() % 3 == 0 ? ahead : random() % (ahead + 1), ahead);
+      if (testing::Test::HasFailure()) {
+        FAIL() << upload.stream() << " bytes after the first";
+      }
+    }
+  }
+}
+
 TEST(ProxyHeader, no_headroom_and_no_room_are_named_and_change_nothing) {
   const Path path;
   Bytes storage = encode(path, true, {1001, 1, kAck, 1000, {}, {'a', 'b', 'c'}});
@@ -823,7 +889,7 @@ TEST(Toa, the_segment_that_establishes_the_servers_socket_tells_the_client) {
     });
     simulation.run_until_done();
     EXPECT_TRUE(told);
-    EXPECT_NE(simulation.middle().shift().told, 0);
+    EXPECT_NE(simulation.middle().shift().told, Told::no);
     if (testing::Test::HasFailure()) return;
   }
 }

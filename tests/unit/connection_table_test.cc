@@ -356,6 +356,33 @@ TYPED_TEST(ConnectionTableTest, churn_in_a_full_table_loses_no_key) {
 }
 
 // The tags alone would confuse one such pair in half a million: it takes the whole key.
+// More of one client port than a bucket can count among those that live elsewhere.
+TEST(ConnectionTable, one_client_port_has_any_number_of_connections) {
+  constexpr std::uint32_t kCount = 70'000;
+  OwnedTable<Ipv4Address> table(1U << 18, 0);
+  const auto record = [](std::uint32_t number) {
+    auto made = connection<Ipv4Address>(0, Indexed::inbound_only, kDay);
+    made.virtual_address = address_from<Ipv4Address>(0xc0000000U + number);
+    return made;
+  };
+  // A few find their places taken.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> opened;
+  const auto is_found = [&](std::size_t which) {
+    const auto& [number, index] = opened[which];
+    return table->find_one(inbound_key(record(number))) == index;
+  };
+  for (std::uint32_t number = 0; number < kCount; ++number) {
+    if (const auto index = table->open(record(number))) opened.emplace_back(number, *index);
+    ASSERT_TRUE(is_found(opened.size() - 1)) << number;
+    ASSERT_TRUE(is_found(opened.size() / 2)) << number;
+  }
+  EXPECT_GT(opened.size(), kCount - 100);
+  for (std::size_t which = 0; which + 1 < opened.size(); ++which) {
+    table->close(opened[which].second);
+    ASSERT_TRUE(is_found(which + 1)) << which;
+  }
+}
+
 TEST(ConnectionTable, keys_that_differ_in_protocol_or_direction_alone_are_told_apart) {
   OwnedTable<Ipv4Address> table(1, 0);
   for (std::uint32_t number = 0; number < 3'000'000; ++number) {

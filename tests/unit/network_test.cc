@@ -435,6 +435,23 @@ TEST(HostRoutes, BestMetricWithALivingHopWins) {
   EXPECT_EQ(select_routes({route(20, 2), route(10, 0)}).entries[0].hops[0].kernel_interface, 2U);
 }
 
+TEST(HostRoutes, BroadcastAddressesAreKnown) {
+  const auto local = [](HostRoute::Kind kind, const char* prefix, std::uint8_t length) {
+    HostRoute result;
+    result.table = RT_TABLE_LOCAL;
+    result.kind = kind;
+    result.entry.prefix = {address(prefix), length};
+    return result;
+  };
+  const HostRoutes routes = select_routes({local(HostRoute::Kind::group, "10.2.0.255", 32),
+                                           local(HostRoute::Kind::local, "10.2.0.254", 32),
+                                           local(HostRoute::Kind::group, "10.1.255.255", 32),
+                                           local(HostRoute::Kind::group, "224.0.0.0", 4),
+                                           local(HostRoute::Kind::group, "ff00::", 8)});
+  EXPECT_THAT(routes.broadcasts,
+              ElementsAre(address("10.1.255.255").ipv4(), address("10.2.0.255").ipv4()));
+}
+
 TEST(HostRoutes, RoutesThatAreNotFollowedAreNamed) {
   HostRoute by_type = route(1, 1);
   by_type.type_of_service = 0x10;

@@ -676,5 +676,19 @@ TEST_F(ReassemblyTest, AnAtomicFragmentIsAWholePacket) {
   EXPECT_EQ(arena_.foreign(), 0U);
 }
 
+TEST_F(ReassemblyTest, OnlyTheLastFragmentHeaderIsTakenOut) {
+  const auto part = [](std::size_t offset, bool more) {
+    Piece piece = piece_of(offset, 16, more);
+    piece.options = {kIpv6Fragment, 0, 0, 0, 0, 0, 0, 1};  // an atomic one
+    return piece;
+  };
+  EXPECT_EQ(add(Family::ipv6, part(0, true)).outcome, Outcome::fragment_kept);
+  const Got whole = add(Family::ipv6, part(16, false));
+  ASSERT_EQ(whole.outcome, Outcome::undecided);
+  Piece expected = piece_of(0, 32, false);
+  expected.id = 1;
+  EXPECT_EQ(to_hex(whole.frame), to_hex(framed(ipv6(expected))));
+}
+
 }  // namespace
 }  // namespace weir::test

@@ -625,18 +625,19 @@ TEST_F(ServicesTest, settings_are_listed_and_take_only_numbers_in_range) {
     EXPECT_EQ(services().set_setting(row.name, "yes").code(), StatusCode::kInvalidArgument);
     EXPECT_EQ(services().set_setting(row.name, "4294967295").code(), StatusCode::kInvalidArgument);
   }
-  // IPVS's names (Documentation/networking/ipvs-sysctl.rst) and defaults.
+  // IPVS's names (Documentation/networking/ipvs-sysctl.rst), but for drop_entry its defaults.
   for (const auto& [name, value] : std::map<std::string, std::string>{
            {"conn_reuse_mode", "1"},
            {"expire_nodest_conn", "0"},
            {"sloppy_tcp", "0"},
            {"expire_quiescent_template", "0"},
-           {"drop_entry", "0"},
+           {"drop_entry", "1"},
            {"lblc_expiration", "86400"},
            {"lblcr_expiration", "86400"},
            {"cache_bypass", "0"},
            {"pmtu_disc", "1"},
            {"nat_icmp_send", "0"},
+           {"udp_unanswered_timeout", "30"},
        }) {
     EXPECT_EQ(defaults[name], value) << name;
   }

@@ -226,7 +226,7 @@ void insert_toa(Packet& packet, const ClientEnds& ends, std::size_t bytes,
 Outcome pass_toa(Packet& packet, const SequenceShift& shift, const ClientEnds& ends,
                  std::uint16_t mtu) noexcept {
   constexpr std::size_t kMaxHeader = sizeof(TcpHeader) + kMaxOptions;
-  if (shift.told != 0 || has(tcp_of(packet), TcpHeader::kRst)) return Outcome::undecided;
+  if (shift.told != Told::no || has(tcp_of(packet), TcpHeader::kRst)) return Outcome::undecided;
   if (!has_headroom(packet, shift.bytes)) return Outcome::drop_no_headroom;
   ChecksumDelta delta;
   const bool written = replace_toa(packet, ends, shift.bytes, delta);
@@ -244,13 +244,13 @@ void learn_toa(const Packet& packet, SequenceShift& shift) noexcept {
   if (has(tcp, TcpHeader::kRst)) return;
   if (has(tcp, TcpHeader::kSyn)) {
     shift.client_first = tcp.acknowledgement.host();
-    shift.told = 0;
+    shift.told = Told::no;
     return;
   }
   const bool sends = has(tcp, TcpHeader::kFin) || payload_bytes(packet) != 0;
   const bool received =
       has(tcp, TcpHeader::kAck) && distance(shift.client_first, tcp.acknowledgement.host()) > 0;
-  if (sends || received) shift.told = 1;
+  if (sends || received) shift.told = Told::yes;
 }
 
 // ---- PROXY protocol ----
@@ -316,10 +316,10 @@ Outcome pass_proxy(Packet& packet, const SequenceShift& shift, const ClientEnds&
   const std::int32_t after = distance(shift.client_first, tcp.sequence.host());
   ChecksumDelta delta;
   Outcome outcome = Outcome::undecided;
-  if (syn || (shift.told == 0 && after < 0)) {
+  if (syn || (shift.told == Told::no && after < 0)) {
     // Where the header belongs there must be nothing else.
     if (payload_bytes(packet) != 0) cut_tail(packet, payload_bytes(packet), delta);
-  } else if (shift.told != 0 || after > 0) {
+  } else if (shift.told != Told::no || after > 0) {
     shift_sequence(packet, shift, delta);
   } else {
     outcome = add_header(packet, shift, ends, mtu, delta);
@@ -363,14 +363,17 @@ void learn_window_scale(Packet& packet, SequenceShift& shift) noexcept {
 void shift_back(Packet& packet, SequenceShift& shift, std::uint32_t acknowledged) noexcept {
   TcpHeader& tcp = tcp_of(packet);
   const std::int32_t received = distance(shift.client_first, acknowledged);
-  if (received < 0) return;
+  const bool near = shift.told != Told::long_ago;
+  if (near && received < 0) return;
   ChecksumDelta delta;
-  if (received < shift.bytes) {
+  if (near && received < shift.bytes) {
     const auto missing = static_cast<unsigned>(shift.bytes - received);
     const bool scaled = !has(tcp, TcpHeader::kSyn);
     shift_window(tcp, missing, scaled ? shift.window_scale : 0, delta);
-  } else if (!has(tcp, TcpHeader::kRst)) {
-    shift.told = 1;
+  } else if (near && !has(tcp, TcpHeader::kRst)) {
+    // No window is larger than this: the next acknowledgement is nearer than twice as far.
+    constexpr std::int32_t kFar = 1 << 30;
+    shift.told = received < kFar ? Told::yes : Told::long_ago;
   }
   set(tcp.acknowledgement, Be32::from_host(client_sequence(shift, acknowledged)), delta);
   if (tcp.header_bytes() != sizeof(TcpHeader)) {
@@ -389,7 +392,7 @@ bool pass_back(Packet& packet, SequenceShift& shift) noexcept {
   const std::uint32_t acknowledged = tcp.acknowledgement.host();
   if (has(tcp, TcpHeader::kSyn)) {
     if (acknowledged != shift.client_first) {
-      shift.told = 0;
+      shift.told = Told::no;
       return false;
     }
     learn_window_scale(packet, shift);
@@ -437,7 +440,7 @@ bool pass_to_client(Packet& packet, SequenceShift& shift) noexcept {
 
 bool starts_anew(const Packet& packet, const SequenceShift& shift) noexcept {
   const TcpHeader& tcp = tcp_of(packet);
-  return shift.how == ClientAddress::proxy && shift.told == 0 && has(tcp, TcpHeader::kSyn) &&
+  return shift.how == ClientAddress::proxy && shift.told == Told::no && has(tcp, TcpHeader::kSyn) &&
          tcp.sequence.host() + 1 != shift.client_first;
 }
 

@@ -14,7 +14,7 @@
 //
 // Each segment at ISN+1 carries the header, the handshake's ACK and a bare FIN or RST too, until
 // the server has acknowledged it. Towards the client acknowledgements, SACK edges and the window
-// are shifted back.
+// are shifted back, however far the stream has come since.
 // Nothing that a client sends can reach the header's place: what lies before it goes, and one
 // connection has one ISN, or a client could offer SYN cookies' servers two and choose the place.
 //
@@ -70,7 +70,7 @@ std::uint16_t remove_proxy_header(Quote& quote, const ClientEnds& ends) noexcept
 // Bytes that the next packet to the server may grow by. An MTU that an ICMP error reports to the
 // client is to be lowered by it.
 constexpr std::uint16_t growth(const SequenceShift& shift) noexcept {
-  return shift.told != 0 ? std::uint16_t{0} : std::uint16_t{shift.bytes};
+  return shift.told != Told::no ? std::uint16_t{0} : std::uint16_t{shift.bytes};
 }
 constexpr std::uint16_t proxy_header_bytes(Family client) noexcept {
   return client == Family::ipv4 ? 28 : 52;
@@ -89,6 +89,7 @@ void clamp_mss(Packet& packet, std::uint16_t largest) noexcept;
 // an ICMP error quotes.
 constexpr std::uint32_t client_sequence(const SequenceShift& shift, std::uint32_t server) noexcept {
   if (shift.how != ClientAddress::proxy) return server;
+  if (shift.told == Told::long_ago) return server - shift.bytes;
   const std::uint32_t offset = server - shift.client_first;
   if ((offset >> 31U) != 0) return server;
   return shift.client_first + (offset > shift.bytes ? offset - shift.bytes : 0);

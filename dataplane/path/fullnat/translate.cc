@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/ipv6_extensions.h"
 #include "dataplane/net/wire_headers.h"
 #include "dataplane/path/icmp/icmp_quote.h"
 
@@ -70,24 +71,20 @@ std::optional<IpFields> fields_of_ipv4(const Packet& packet) noexcept {
 }
 
 constexpr std::size_t kSegmentsLeft = 3;
-constexpr std::size_t kExtensionUnit = 8;
 
 std::optional<IpFields> fields_of_ipv6(const Packet& packet) noexcept {
   const auto& ip = *reinterpret_cast<const Ipv6Header*>(packet.ip);
-  auto next = static_cast<std::uint8_t>(ip.next_header);
   // Reassembly has made one packet of several, or the sender asked for it (RFC 6946).
   bool may_fragment = packet.largest_fragment != 0 || packet.fragment_size != 0;
   // parse_frame has checked the chain.
-  for (const std::uint8_t* at = packet.ip + sizeof ip; at < packet.transport;) {
-    if (next == kIpv6Routing && at[kSegmentsLeft] != 0) return std::nullopt;
-    may_fragment = may_fragment || next == kIpv6Fragment;
-    const std::size_t units = next == kIpv6Fragment ? 1 : std::size_t{at[1]} + 1;
-    next = at[0];
-    at += units * kExtensionUnit;
+  Ipv6Extensions walk(&ip.next_header, {packet.ip + sizeof ip, packet.ip_length - sizeof ip});
+  while (walk.at_extension()) {
+    if (walk.next() == kIpv6Routing && walk.reader().at()[kSegmentsLeft] != 0) return std::nullopt;
+    may_fragment = may_fragment || walk.next() == kIpv6Fragment;
+    if (!walk.pass()) return std::nullopt;
   }
-  const auto payload = static_cast<std::size_t>(packet.ip + packet.ip_length - packet.transport);
-  return IpFields{ip.traffic_class(), ip.hop_limit, static_cast<Protocol>(next), may_fragment,
-                  payload};
+  return IpFields{ip.traffic_class(), ip.hop_limit, static_cast<Protocol>(walk.next()),
+                  may_fragment, walk.reader().left()};
 }
 
 template <class From>

@@ -4,6 +4,7 @@
 #include "dataplane/path/fullnat/fullnat.h"
 #include "dataplane/path/fullnat/translate.h"
 #include "dataplane/path/icmp/icmp_rewrite.h"
+#include "dataplane/path/icmp/path_mtu.h"
 #include "dataplane/path/router.h"
 #include "dataplane/path/tunnel/tunnel.h"
 #include "dataplane/path/tunnel/tunnel_error.h"
@@ -115,6 +116,7 @@ void pass_on_tunnel_error(WorkerState& worker, const Snapshot& snapshot, Packet&
   const RealServer* server = snapshot.servers[connection.server_slot];
   packet.outcome = Outcome::kernel_icmp;
   if (connection.mode() != ForwardMode::tun || server == nullptr) return;
+  learn_path_mtu(worker, snapshot, packet, *server);
   if (!route(snapshot, packet, connection.client) || !worker.icmp_budget.take(worker.now)) return;
   const std::uint16_t overhead = tunnel_overhead(server->tunnel, server->address.family());
   if (!become_error_of_tunnelled(packet, overhead, worker.next_ip_id++)) return;

@@ -30,6 +30,9 @@ constexpr TypeAndCode type_and_code(IcmpError error, Family family) noexcept {
     case IcmpError::port_unreachable:
       return v4 ? TypeAndCode{kIcmpDestinationUnreachable, kIcmpCodePortUnreachable}
                 : TypeAndCode{kIcmpv6DestinationUnreachable, kIcmpv6CodePortUnreachable};
+    case IcmpError::no_route:
+      return v4 ? TypeAndCode{kIcmpDestinationUnreachable, kIcmpCodeHostUnreachable}
+                : TypeAndCode{kIcmpv6DestinationUnreachable, kIcmpv6CodeNoRoute};
     case IcmpError::too_big:
       return v4 ? TypeAndCode{kIcmpDestinationUnreachable, kIcmpCodeFragmentationNeeded}
                 : TypeAndCode{kIcmpv6PacketTooBig, 0};

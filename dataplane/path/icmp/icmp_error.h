@@ -12,6 +12,7 @@ enum class IcmpError : std::uint8_t {
   time_exceeded,             // its hops are used up
   reassembly_time_exceeded,  // fragments are missing
   port_unreachable,
+  no_route,
   too_big,
 };
 

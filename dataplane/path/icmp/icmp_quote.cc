@@ -4,13 +4,11 @@
 #include <algorithm>
 
 #include "dataplane/net/checksum.h"
+#include "dataplane/net/ipv6_extensions.h"
 #include "dataplane/net/wire_headers.h"
 
 namespace weir {
 namespace {
-
-constexpr int kMaxExtensionHeaders = 8;
-constexpr std::size_t kExtensionUnit = 8;
 
 template <class Address>
 constexpr Protocol kIcmpProtocol = sizeof(Address) == sizeof(Ipv4Address) ? Protocol::icmp
@@ -51,19 +49,6 @@ std::optional<Quote> read_ipv4(Reader bytes) noexcept {
   return quote;
 }
 
-constexpr bool is_extension(std::uint8_t next) noexcept {
-  return next == kIpv6HopByHop || next == kIpv6Routing || next == kIpv6DestinationOptions ||
-         next == kIpv6Fragment;
-}
-
-std::size_t extension_bytes(std::uint8_t next, const std::uint8_t* at) noexcept {
-  if (next == kIpv6Fragment) return sizeof(Ipv6FragmentHeader);
-  return (std::size_t{at[1]} + 1) * kExtensionUnit;
-}
-
-constexpr unsigned kIpv6OffsetMask = 0xfff8;
-constexpr unsigned kIpv6FragmentMask = kIpv6OffsetMask | 1U;  // or more fragments
-
 // Where the chain is cut off or longer than any real one, there is no transport header.
 std::optional<Quote> read_ipv6(Reader bytes) noexcept {
   const auto* ip = bytes.peek<Ipv6Header>();
@@ -75,25 +60,23 @@ std::optional<Quote> read_ipv6(Reader bytes) noexcept {
               .protocol = ip->next_header,
               .fragment = false};
   bytes.skip(sizeof *ip);
-  auto next = static_cast<std::uint8_t>(ip->next_header);
+  Ipv6Extensions walk(&ip->next_header, bytes);
   bool later_fragment = false;
-  for (int walked = 0; is_extension(next); ++walked) {
-    if (walked == kMaxExtensionHeaders || bytes.left() < kExtensionUnit) return std::nullopt;
-    const std::size_t length = extension_bytes(next, bytes.at());
-    if (length > bytes.left()) return std::nullopt;
-    if (next == kIpv6Fragment) {
-      const unsigned fragment = bytes.peek<Ipv6FragmentHeader>()->offset_and_more.host();
-      quote.fragment = (fragment & kIpv6FragmentMask) != 0;
-      later_fragment = (fragment & kIpv6OffsetMask) != 0;
+  while (walk.at_extension() && !later_fragment) {
+    const std::size_t before = walk.reader().left();
+    const auto* fragment = walk.reader().peek<Ipv6FragmentHeader>();
+    const bool is_fragment = walk.next() == kIpv6Fragment;
+    if (!walk.pass()) return std::nullopt;
+    if (is_fragment) {
+      quote.fragment = fragment->offset() != 0 || fragment->more();
+      later_fragment = fragment->offset() != 0;
     }
-    next = bytes.at()[0];
-    bytes.skip(length);
-    quote.whole_bytes -= std::min(quote.whole_bytes, length);
-    if (later_fragment) break;
+    quote.whole_bytes -= std::min(quote.whole_bytes, before - walk.reader().left());
   }
-  quote.protocol = static_cast<Protocol>(next);
-  quote.transport = bytes.at();
-  if (!later_fragment) quote.transport_bytes = transport_bytes(bytes.left(), quote.whole_bytes);
+  quote.protocol = static_cast<Protocol>(walk.next());
+  quote.transport = walk.reader().at();
+  if (!later_fragment)
+    quote.transport_bytes = transport_bytes(walk.reader().left(), quote.whole_bytes);
   return quote;
 }
 
@@ -183,8 +166,6 @@ void forget_extensions(IcmpHeader& icmp) noexcept {
 
 template <class Address>
 Outcome parse_icmp(Packet& packet, const Reader& message) noexcept {
-  packet.tcp_flags = 0;
-  packet.begins = false;
   const auto* icmp = message.peek<IcmpHeader>();
   if (icmp == nullptr || packet.key<Address>().protocol != kIcmpProtocol<Address> ||
       !is_followed<Address>(icmp->type)) {

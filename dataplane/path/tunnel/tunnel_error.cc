@@ -42,9 +42,11 @@ void set_key(Packet& packet, const Quote& inner) noexcept {
 
 template <class Address>
 bool unwrap(Packet& packet, Reader bytes) noexcept {
+  constexpr Family kFamily = sizeof(Address) == sizeof(Ipv4Address) ? Family::ipv4 : Family::ipv6;
   const std::optional<Quote> inner = read_quote<Address>(bytes);
   if (!inner || !has_ports(*inner)) return false;
   set_key<Address>(packet, *inner);
+  packet.family = kFamily;
   packet.ip = inner->ip;
   packet.transport = inner->transport;
   const std::uint8_t* const end = inner->transport + inner->transport_bytes;
@@ -86,14 +88,14 @@ bool unwrap_tunnel_error(Packet& packet) noexcept {
   const auto tunnel = parse_tunnel_quote({packet.quote, quoted});
   if (!tunnel || tunnel->inner == 0) return false;
   std::uint8_t* const inner = packet.quote + tunnel->inner;
-  if (family_of(*inner) != packet.family) return false;
   const Reader bytes(inner, quoted - tunnel->inner);
-  return packet.family == Family::ipv4 ? unwrap<Ipv4Address>(packet, bytes)
-                                       : unwrap<Ipv6Address>(packet, bytes);
+  return family_of(*inner) == Family::ipv4 ? unwrap<Ipv4Address>(packet, bytes)
+                                           : unwrap<Ipv6Address>(packet, bytes);
 }
 
 bool become_error_of_tunnelled(Packet& packet, std::uint16_t overhead, std::uint16_t id) noexcept {
   const bool v4 = packet.family == Family::ipv4;
+  if (family_of(*packet.quote) != packet.family) return false;
   const auto came = load<IcmpHeader>(packet.quote - sizeof(IcmpHeader));
   const std::optional<IcmpHeader> header =
       v4 ? header_for_ipv4(came, packet, overhead) : header_for_ipv6(came, overhead);
