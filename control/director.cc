@@ -53,7 +53,8 @@ std::size_t aligned(std::size_t bytes) {
 
 }  // namespace
 
-Director::Director(Options options) : options_(std::move(options)) {}
+Director::Director(Options options, ProcessHelper helper)
+    : options_(std::move(options)), processes_(loop_, std::move(helper)) {}
 
 Director::~Director() { stop(); }
 
@@ -272,15 +273,15 @@ absl::Status Director::open_control() {
     uses.push_back(steered ? ExceptionInterface::Use::injection_only
                            : ExceptionInterface::Use::full);
   }
-  auto network = Network::open(io_, bindings);
+  auto network = Network::open(loop_.io(), bindings);
   if (!network.ok()) return network.status();
   network_ = std::move(*network);
-  auto api = ApiServer::open(io_, options_.socket, *services_);
+  auto api = ApiServer::open(loop_, options_.socket, *services_);
   if (!api.ok()) return api.status();
   api_ = std::move(*api);
 
   reserved_ports_ = std::make_unique<ReservedPorts>(options_.socket + ".reserved-ports");
-  services_->on_notice(log_line);
+  services_->on_notice([](const std::string& text) { log_line(text); });
   const bool any_steered =
       std::any_of(port_records_.begin(), port_records_.end(),
                   [](const PortRecord& record) { return record.steering != nullptr; });
@@ -409,32 +410,21 @@ void Director::keep_house() { services_->housekeeping(); }
 
 void Director::estimate_rates() { services_->estimate_rates(); }
 
-void Director::every(milliseconds interval, Job job) {
-  repeat(std::make_shared<boost::asio::steady_timer>(io_, interval), interval, job);
-}
-
-void Director::repeat(std::shared_ptr<boost::asio::steady_timer> timer, milliseconds interval,
-                      Job job) {
-  boost::asio::steady_timer& reference = *timer;
-  reference.async_wait([this, timer = std::move(timer), interval, job](auto error) mutable {
-    if (error) return;
-    (this->*job)();
-    timer->expires_at(timer->expiry() + interval);
-    repeat(std::move(timer), interval, job);
-  });
+void Director::repeat(LoopClock::duration interval, void (Director::*job)()) {
+  tasks_.start(every(loop_, interval, [this, job] { (this->*job)(); }));
 }
 
 void Director::run() {
-  every(milliseconds(5), &Director::drain_misses);
-  every(milliseconds(50), &Director::keep_house);
-  every(milliseconds(1000), &Director::watch_links);
-  every(std::chrono::seconds(10), &Director::mark_used_next_hops);
-  every(std::chrono::seconds(10), &Director::report_complaints);
-  every(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
+  repeat(milliseconds(5), &Director::drain_misses);
+  repeat(milliseconds(50), &Director::keep_house);
+  repeat(milliseconds(1000), &Director::watch_links);
+  repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);
+  repeat(std::chrono::seconds(10), &Director::report_complaints);
+  repeat(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
   signals_.add(SIGINT);
   signals_.add(SIGTERM);
   signals_.async_wait([this](auto error, int) {
-    if (!error) io_.stop();
+    if (!error) loop_.stop();
   });
   for (std::size_t i = 0; i < ports_.size(); ++i) {
     if (port_records_[i].steering == nullptr) {
@@ -446,7 +436,7 @@ void Director::run() {
                         workers_.size(), workers_.size() == 1 ? " worker, " : " workers, ",
                         options_.connections_per_worker, " connections each, socket ",
                         options_.socket));
-  io_.run();
+  loop_.run();
 }
 
 // Backwards: what uses a thing ends before the thing. Also after a start that failed half-way.

@@ -7,15 +7,17 @@
 #include <vector>
 
 #include <absl/status/status.h>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "control/api/api_server.h"
 #include "control/host/network.h"
 #include "control/host/reserved_ports.h"
 #include "control/host/steering.h"
 #include "control/live/services.h"
+#include "control/loop/event_loop.h"
+#include "control/loop/processes.h"
+#include "control/loop/task.h"
+#include "control/loop/timers.h"
 #include "control/options.h"
 #include "dataplane/io/dpdk_datagrams.h"
 #include "dataplane/io/dpdk_startup.h"
@@ -29,7 +31,8 @@ namespace weir {
 
 class Director {
  public:
-  explicit Director(Options options);
+  // `helper` starts programs for it.
+  Director(Options options, ProcessHelper helper);
   ~Director();
   Director(const Director&) = delete;
   Director& operator=(const Director&) = delete;
@@ -75,17 +78,15 @@ class Director {
   void report_complaints();
   void drain_misses();
   void mark_used_next_hops();
-  using Job = void (Director::*)();
-  void every(std::chrono::milliseconds interval, Job job);
-  void repeat(std::shared_ptr<boost::asio::steady_timer> timer, std::chrono::milliseconds interval,
-              Job job);
+  void repeat(LoopClock::duration interval, void (Director::*job)());
   void keep_house();
   void estimate_rates();
   void stop();
 
   Options options_;
-  boost::asio::io_context io_{1};
-  boost::asio::signal_set signals_{io_};
+  EventLoop loop_;
+  boost::asio::signal_set signals_{loop_.io()};
+  Processes processes_;
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;
@@ -107,6 +108,7 @@ class Director {
   std::unique_ptr<ReservedPorts> reserved_ports_;
   std::string told_reservation_error_;
   std::vector<std::string> told_complaints_;
+  Tasks tasks_;
 };
 
 }  // namespace weir

@@ -24,6 +24,20 @@ struct NamedCounter {
   std::uint64_t value = 0;
 };
 
+// Jobs of the control thread that were shorter than this, and not shorter than the limit before.
+struct JobLengths {
+  std::uint64_t below_us = 0;  // 0: all others
+  std::uint64_t jobs = 0;
+};
+
+// How long the jobs of the control thread took since weir started.
+struct LoopListing {
+  std::uint64_t jobs = 0;
+  std::uint64_t longest_us = 0;
+  std::uint64_t total_us = 0;
+  std::vector<JobLengths> lengths;  // up to the longest job's
+};
+
 boost::json::value to_json(const ServiceSpec& spec);
 boost::json::value to_json(const ServerSpec& spec);
 // Without the real servers, which a listing may send in slices.
@@ -39,6 +53,7 @@ boost::json::value to_json(const LocalAddressListing& addresses);
 boost::json::value to_json(const MarkRuleSpec& rule);
 boost::json::value to_json(const WorkerListing& worker);
 boost::json::value to_json(const NamedCounter& counter);
+boost::json::value to_json(const LoopListing& loop);
 // {"error": {"code": "NOT_FOUND", "message": "..."}}; not for an OK status.
 boost::json::value to_json(const absl::Status& status);
 
@@ -72,6 +87,10 @@ template <>
 absl::StatusOr<WorkerListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<NamedCounter> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<JobLengths> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<LoopListing> from_json(const boost::json::value& json);
 
 // What to_json(Status) wrote; Internal where `json` is something else.
 absl::Status status_from_json(const boost::json::value& json);

@@ -2,6 +2,7 @@
 #include "control/api/api_routes.h"
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <limits>
 #include <memory>
@@ -29,6 +30,7 @@ constexpr std::uint32_t kPlacesPerSlice = 128;
 
 struct Call {
   ServiceTable& table;
+  const JobHistogram& jobs;
   const std::string& body;
   std::vector<std::string> names;  // what stands for the *s of the route
 };
@@ -81,6 +83,23 @@ ApiReply with_service(const Call& call, Use use) {
   const auto key = key_from_path(call.names[0], call.names[1], call.names[2]);
   if (!key.ok()) return reply(key.status());
   return use(*key);
+}
+
+LoopListing loop_listing(const JobHistogram& jobs) {
+  const auto microseconds = [](JobHistogram::Duration time) {
+    return static_cast<std::uint64_t>(time / std::chrono::microseconds(1));
+  };
+  LoopListing listing{.jobs = jobs.jobs(),
+                      .longest_us = microseconds(jobs.longest()),
+                      .total_us = microseconds(jobs.total())};
+  std::uint64_t below = 1;
+  for (const std::uint64_t count : jobs.buckets()) {
+    listing.lengths.push_back({.below_us = below, .jobs = count});
+    below *= 2;
+  }
+  listing.lengths.back().below_us = 0;
+  while (listing.lengths.size() > 1 && listing.lengths.back().jobs == 0) listing.lengths.pop_back();
+  return listing;
 }
 
 absl::Status other_than_named() {
@@ -340,6 +359,8 @@ ApiReply list_counters(const Call& call) {
   return reply(json::object{{"counters", std::move(counters)}});
 }
 
+ApiReply show_loop(const Call& call) { return reply(to_json(loop_listing(call.jobs))); }
+
 ApiReply list_settings(const Call& call) {
   json::array settings;
   for (const ServiceTable::Setting& setting : call.table.settings())
@@ -390,6 +411,7 @@ constexpr std::array kRoutes = {
     Route{"DELETE", "/v1/sync-daemons/*", stop_daemon},
     Route{"GET", "/v1/workers", list_workers},
     Route{"GET", "/v1/counters", list_counters},
+    Route{"GET", "/v1/loop", show_loop},
     Route{"GET", "/v1/settings", list_settings},
     Route{"PUT", "/v1/settings/*", change_setting},
 };
@@ -422,13 +444,13 @@ std::optional<std::vector<std::string>> match(std::string_view pattern, std::str
 
 }  // namespace
 
-ApiReply answer(ServiceTable& table, const ApiRequest& request) {
+ApiReply answer(const ApiSources& sources, const ApiRequest& request) {
   std::string methods;
   for (const Route& route : kRoutes) {
     auto names = match(route.path, request.path);
     if (!names) continue;
     if (route.method == request.method)
-      return route.handle({table, request.body, *std::move(names)});
+      return route.handle({sources.table, sources.jobs, request.body, *std::move(names)});
     methods.append(" ").append(route.method);
   }
   const bool no_such_path = methods.empty();

@@ -19,6 +19,7 @@
 //   GET POST         /v1/sync-daemons     DELETE  /v1/sync-daemons/ROLE
 //   GET              /v1/workers
 //   GET              /v1/counters
+//   GET              /v1/loop             how long the control thread's jobs take
 //   GET              /v1/settings         PUT     /v1/settings/NAME
 //
 // Thread: the control thread only.
@@ -27,6 +28,7 @@
 #include <functional>
 #include <string>
 
+#include "control/loop/job_histogram.h"
 #include "control/model/service_table.h"
 
 namespace weir {
@@ -46,6 +48,12 @@ struct ApiReply {
   std::function<bool(std::string& text)> next_slice;
 };
 
-ApiReply answer(ServiceTable& table, const ApiRequest& request);
+// What the API shows and changes. All of it outlives the API.
+struct ApiSources {
+  ServiceTable& table;
+  const JobHistogram& jobs;  // of the control thread
+};
+
+ApiReply answer(const ApiSources& sources, const ApiRequest& request);
 
 }  // namespace weir

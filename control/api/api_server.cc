@@ -16,7 +16,6 @@
 #include <absl/status/status.h>
 #include <absl/strings/string_view.h>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -124,15 +123,18 @@ class ApiServer::Session : public std::enable_shared_from_this<Session> {
 
 class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
  public:
-  Listener(asio::io_context& io, std::string path, ServiceTable& table)
-      : acceptor_(io), sweeper_(io), path_(std::move(path)), table_(&table) {}
+  Listener(EventLoop& loop, std::string path, ServiceTable& table)
+      : acceptor_(loop.io()),
+        sweeper_(loop.io()),
+        path_(std::move(path)),
+        sources_(ApiSources{table, loop.jobs()}) {}
 
   absl::Status open();
   void run();
   void stop();
   void forget(Session* session);
-  // Null once stopped.
-  ServiceTable* table() const { return table_; }
+  // Nothing once stopped.
+  const std::optional<ApiSources>& sources() const { return sources_; }
 
  private:
   Error bind();
@@ -141,7 +143,7 @@ class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
   stream_protocol::acceptor acceptor_;
   asio::steady_timer sweeper_;
   std::string path_;
-  ServiceTable* table_;
+  std::optional<ApiSources> sources_;
   std::set<Session*> sessions_;
   bool accepting_ = false;
 };
@@ -185,7 +187,7 @@ void ApiServer::Listener::run() {
 }
 
 void ApiServer::Listener::stop() {
-  table_ = nullptr;
+  sources_.reset();
   Error ignored;
   acceptor_.close(ignored);
   sweeper_.cancel();
@@ -195,7 +197,7 @@ void ApiServer::Listener::stop() {
 }
 
 void ApiServer::Listener::accept() {
-  if (accepting_ || table_ == nullptr || sessions_.size() >= kMaxSessions) return;
+  if (accepting_ || !sources_ || sessions_.size() >= kMaxSessions) return;
   accepting_ = true;
   acceptor_.async_accept([self = shared_from_this()](Error error, stream_protocol::socket socket) {
     self->accepting_ = false;
@@ -216,7 +218,7 @@ void ApiServer::Listener::forget(Session* session) {
 void ApiServer::Listener::sweep() {
   sweeper_.expires_after(kSweepInterval);
   sweeper_.async_wait([self = shared_from_this()](Error error) {
-    if (error || self->table_ == nullptr) return;
+    if (error || !self->sources_) return;
     const Clock::time_point now = Clock::now();
     for (Session* session : self->sessions_)
       if (session->is_overdue(now)) session->close();
@@ -254,11 +256,11 @@ void ApiServer::Session::read_more() {
 }
 
 void ApiServer::Session::respond() {
-  if (listener_->table() == nullptr) return;
+  if (!listener_->sources()) return;
   const auto& request = parser_->get();
-  send(answer(*listener_->table(), {.method = std::string(request.method_string()),
-                                    .path = std::string(request.target()),
-                                    .body = request.body()}),
+  send(answer(*listener_->sources(), {.method = std::string(request.method_string()),
+                                      .path = std::string(request.target()),
+                                      .body = request.body()}),
        request.keep_alive() ? KeepAlive::yes : KeepAlive::no);
 }
 
@@ -271,7 +273,7 @@ void ApiServer::Session::send(ApiReply reply, KeepAlive keep_alive) {
 }
 
 void ApiServer::Session::send_slice() {
-  if (listener_->table() == nullptr) return;
+  if (!listener_->sources()) return;
   std::string text;
   const bool more = reply_.next_slice(text);
   std::string chunks = text.empty() ? "" : chunk(text);
@@ -293,10 +295,10 @@ void ApiServer::Session::finish() {
   if (keep_alive_ == KeepAlive::yes) read_request();
 }
 
-absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::open(asio::io_context& io,
+absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::open(EventLoop& loop,
                                                            const std::string& socket_path,
                                                            ServiceTable& table) {
-  auto listener = std::make_shared<Listener>(io, socket_path, table);
+  auto listener = std::make_shared<Listener>(loop, socket_path, table);
   if (absl::Status status = listener->open(); !status.ok()) return status;
   listener->run();
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(listener)));

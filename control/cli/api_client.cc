@@ -344,6 +344,12 @@ absl::StatusOr<std::vector<NamedCounter>> ApiClient::counters() {
   return get_list<NamedCounter>("/v1/counters", "counters");
 }
 
+absl::StatusOr<LoopListing> ApiClient::loop() {
+  const auto value = get("/v1/loop");
+  if (!value.ok()) return value.status();
+  return from_json<LoopListing>(*value);
+}
+
 absl::StatusOr<std::vector<ServiceTable::Setting>> ApiClient::settings() {
   return get_list<ServiceTable::Setting>("/v1/settings", "settings");
 }

@@ -63,6 +63,7 @@ class ApiClient {
 
   absl::StatusOr<std::vector<WorkerListing>> workers();
   absl::StatusOr<std::vector<NamedCounter>> counters();
+  absl::StatusOr<LoopListing> loop();
   absl::StatusOr<std::vector<ServiceTable::Setting>> settings();
   absl::Status set_setting(const std::string& name, const std::string& value);
 

@@ -32,6 +32,7 @@ Usage: weirctl [--socket PATH] COMMAND
   show connections          the connections of all workers
   show workers              how busy each worker is, and what it has done since it started
   show counters             every way out of the packet path, with its count of packets
+  show loop                 how long the jobs of the control thread take
   show settings             what can be changed while weir runs
   show local-addresses      the director's addresses that FullNAT sends from
   show mark-rules           the rules that give packets their marks
@@ -147,6 +148,19 @@ int show_counters(weir::ApiClient& weir, std::span<const std::string>) {
   return 0;
 }
 
+int show_loop(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto loop = weir.loop();
+  if (!loop.ok()) return report(loop.status());
+  std::cout << loop->jobs << " jobs of the control thread, "
+            << "the longest " << loop->longest_us << " us, together " << loop->total_us << " us\n";
+  for (const weir::JobLengths& length : loop->lengths) {
+    const std::string limit =
+        length.below_us == 0 ? "longer" : "below " + std::to_string(length.below_us) + " us";
+    std::cout << std::setw(16) << limit << std::setw(14) << length.jobs << '\n';
+  }
+  return 0;
+}
+
 int show_settings(weir::ApiClient& weir, std::span<const std::string>) {
   const auto settings = weir.settings();
   if (!settings.ok()) return report(settings.status());
@@ -226,6 +240,7 @@ constexpr std::array kCommands = {
     Command{"show connections", 0, 0, show_connections},
     Command{"show workers", 0, 0, show_workers},
     Command{"show counters", 0, 0, show_counters},
+    Command{"show loop", 0, 0, show_loop},
     Command{"show settings", 0, 0, show_settings},
     Command{"show local-addresses", 0, 0, show_local_addresses},
     Command{"show mark-rules", 0, 0, show_mark_rules},

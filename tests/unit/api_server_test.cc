@@ -60,6 +60,11 @@ class RawClient {
   bool connected_ = false;
 };
 
+ApiReply ask(ServiceTable& table, const ApiRequest& request) {
+  static const JobHistogram no_jobs;
+  return answer({table, no_jobs}, request);
+}
+
 constexpr const char* kGetCounters = "GET /v1/counters HTTP/1.1\r\nHost: weir\r\n\r\n";
 
 TEST(ApiServer, WorkersAreListedAsTheTableHasThem) {
@@ -224,8 +229,8 @@ TEST(ApiServer, SocketIsForItsOwnerOnlyAndGoesWithTheServer) {
 TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   FakeServiceTable table;
   const ApiLab lab(table);
-  boost::asio::io_context io;
-  const auto second = ApiServer::open(io, lab.socket_path(), table);
+  EventLoop loop;
+  const auto second = ApiServer::open(loop, lab.socket_path(), table);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
 
   const std::string left = lab.socket_path() + ".left";
@@ -235,7 +240,7 @@ TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   std::strncpy(address.sun_path, left.c_str(), sizeof address.sun_path - 1);
   ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   close(dead);
-  EXPECT_TRUE(ApiServer::open(io, left, table).ok());
+  EXPECT_TRUE(ApiServer::open(loop, left, table).ok());
 }
 
 TEST(ApiClient, WithoutAWeirOneSentenceNamesSocketAndRemedy) {
@@ -333,7 +338,7 @@ TEST(ApiClient, RulesForMarksComeBackInTheirOrder) {
 TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
   FakeServiceTable table;
   const auto status = [&](const char* method, const char* path, const char* body) {
-    return answer(table, {.method = method, .path = path, .body = body}).http_status;
+    return ask(table, {.method = method, .path = path, .body = body}).http_status;
   };
   for (const char* body : {"{\"ports\":\"80-79\"}", "{\"ports\":80}", "{\"from\":\"10.0.0.0/33\"}",
                            "{\"protocol\":\"icmp\"}", "{\"mark\":-1}", "{\"to\":\"\"}"}) {
@@ -349,11 +354,26 @@ TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
   EXPECT_TRUE(table.local_addresses().empty());
 }
 
+TEST(ApiServer, LoopShowsTheJobsThatItHasMeasured) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  ASSERT_TRUE(weir.counters().ok());
+  const auto loop = weir.loop();
+  ASSERT_TRUE(loop.ok()) << loop.status();
+  EXPECT_GE(loop->jobs, 2U);
+  std::uint64_t jobs = 0;
+  for (const JobLengths& lengths : loop->lengths) jobs += lengths.jobs;
+  EXPECT_EQ(jobs, loop->jobs);
+  EXPECT_LE(loop->longest_us, loop->total_us);
+  EXPECT_EQ(loop->lengths.front().below_us, 1U);
+}
+
 TEST(ApiRoutes, UnknownPathAndWrongMethodAreDifferentErrors) {
   FakeServiceTable table;
-  EXPECT_EQ(answer(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
-  EXPECT_EQ(answer(table, {.method = "GET", .path = "*"}).http_status, 404);
-  EXPECT_EQ(answer(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
+  EXPECT_EQ(ask(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
+  EXPECT_EQ(ask(table, {.method = "GET", .path = "*"}).http_status, 404);
+  EXPECT_EQ(ask(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
 }
 
 TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
@@ -362,7 +382,7 @@ TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
        {"", "[]", "{", "{\"protocol\":\"tcp\",\"port\":65536}", "{\"protocol\":\"icmp\"}",
         "{\"protocol\":\"fwmark\"}", "{\"address\":\"1.1.1.1\",\"sheduler\":\"rr\"}",
         "{\"address\":\"1.1.1\"}", "{\"port\":\"80\"}", "{\"port\":-1}"}) {
-    const ApiReply reply = answer(table, {.method = "POST", .path = "/v1/services", .body = body});
+    const ApiReply reply = ask(table, {.method = "POST", .path = "/v1/services", .body = body});
     EXPECT_EQ(reply.http_status, 400) << body;
   }
   EXPECT_TRUE(table.services.empty());
@@ -371,9 +391,9 @@ TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
 TEST(ApiRoutes, EditOfAnotherServiceThanThePathNamesIsRefused) {
   FakeServiceTable table;
   const ApiReply reply =
-      answer(table, {.method = "PUT",
-                     .path = "/v1/services/tcp/1.1.1.1/80",
-                     .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
+      ask(table, {.method = "PUT",
+                  .path = "/v1/services/tcp/1.1.1.1/80",
+                  .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
   EXPECT_EQ(reply.http_status, 400);
 }
 
