@@ -6,6 +6,9 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
 #include <fstream>
 #include <utility>
 
@@ -63,8 +66,11 @@ absl::Status Director::start() {
   constexpr Step kSteps[] = {&Director::claim_ports,  &Director::start_dpdk,
                              &Director::open_ports,   &Director::open_exception_interfaces,
                              &Director::make_workers, &Director::open_control};
+  tasks_.start(take_signals());
   for (const Step step : kSteps) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
+    loop_.poll();
+    if (told_to_end_) return absl::CancelledError("ended by a signal before it was ready");
   }
   return absl::OkStatus();
 }
@@ -414,6 +420,30 @@ void Director::repeat(LoopClock::duration interval, void (Director::*job)()) {
   tasks_.start(every(loop_, interval, [this, job] { (this->*job)(); }));
 }
 
+// Whatever would end the process and can be caught, but its own faults: SIGSEGV and the like.
+Task<> Director::take_signals() {
+  constexpr std::array kOthers = {SIGILL, SIGTRAP,  SIGABRT, SIGBUS,  SIGFPE,  SIGSEGV,
+                                  SIGSYS, SIGKILL,  SIGSTOP, SIGPIPE, SIGCHLD, SIGCONT,
+                                  SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
+  for (int number = 1; number <= SIGRTMAX; ++number) {
+    boost::system::error_code reserved_by_libc;
+    const bool other = std::find(kOthers.begin(), kOthers.end(), number) != kOthers.end();
+    if (!other) signals_.add(number, reserved_by_libc);
+  }
+  while (!told_to_end_) {
+    const auto [error, number] = co_await signals_.async_wait(in_task);
+    if (error) co_return;
+    if (number == SIGHUP) {
+      log_line("SIGHUP is for reading the configuration again, which weir cannot do yet: ignored");
+    } else if (number == SIGUSR1 || number == SIGUSR2) {
+      log_line(absl::StrCat(strsignal(number), ": weir does nothing with this signal"));
+    } else {
+      told_to_end_ = true;
+    }
+  }
+  loop_.stop();
+}
+
 void Director::run() {
   repeat(milliseconds(5), &Director::drain_misses);
   repeat(milliseconds(50), &Director::keep_house);
@@ -421,11 +451,6 @@ void Director::run() {
   repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);
   repeat(std::chrono::seconds(10), &Director::report_complaints);
   repeat(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
-  signals_.add(SIGINT);
-  signals_.add(SIGTERM);
-  signals_.async_wait([this](auto error, int) {
-    if (!error) loop_.stop();
-  });
   for (std::size_t i = 0; i < ports_.size(); ++i) {
     if (port_records_[i].steering == nullptr) {
       log_line(absl::StrCat("port ", options_.ports[i], ": its interface for the kernel is ",

@@ -39,7 +39,7 @@ class Director {
 
   // Takes the ports and starts the workers; on an error nothing is left behind.
   absl::Status start();
-  // Serves until SIGTERM or SIGINT.
+  // Serves until a signal ends it.
   void run();
 
  private:
@@ -79,6 +79,7 @@ class Director {
   void drain_misses();
   void mark_used_next_hops();
   void repeat(LoopClock::duration interval, void (Director::*job)());
+  Task<> take_signals();
   void keep_house();
   void estimate_rates();
   void stop();
@@ -87,6 +88,7 @@ class Director {
   EventLoop loop_;
   boost::asio::signal_set signals_{loop_.io()};
   Processes processes_;
+  bool told_to_end_ = false;  // by a signal
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;

@@ -2,6 +2,7 @@
 #include "control/api/api_server.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdint>
@@ -50,6 +51,18 @@ absl::Status failed(const std::string& path, const Error& error) {
   const std::string sentence = "the API cannot listen on " + path + " (" + error.message() +
                                "): choose another path with --socket";
   return absl::InternalError(absl::string_view(sentence.data(), sentence.size()));
+}
+
+absl::Status refused(const std::string& sentence) {
+  return absl::FailedPreconditionError(absl::string_view(sentence.data(), sentence.size()));
+}
+
+// Which file is at a path, links not followed.
+using FileName = std::pair<dev_t, ino_t>;
+std::optional<FileName> file_at(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileName(status.st_dev, status.st_ino);
 }
 
 enum class KeepAlive : std::uint8_t { no, yes };
@@ -138,6 +151,7 @@ class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
 
  private:
   Error bind();
+  absl::Status remove_dead_socket();
   void accept();
   void sweep();
   stream_protocol::acceptor acceptor_;
@@ -146,6 +160,7 @@ class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
   std::optional<ApiSources> sources_;
   std::set<Session*> sessions_;
   bool accepting_ = false;
+  std::optional<FileName> own_file_;
 };
 
 absl::Status ApiServer::Listener::open() {
@@ -155,19 +170,29 @@ absl::Status ApiServer::Listener::open() {
     return failed(path_, asio::error::name_too_long);
   Error error = bind();
   if (error == asio::error::address_in_use) {
-    stream_protocol::socket probe(acceptor_.get_executor());
-    Error refused;
-    probe.connect(stream_protocol::endpoint(path_), refused);
-    if (refused != asio::error::connection_refused) {
-      const std::string sentence = "another process, probably a weir, uses " + path_ +
-                                   ": stop it or choose another --socket";
-      return absl::FailedPreconditionError(absl::string_view(sentence.data(), sentence.size()));
-    }
-    std::filesystem::remove(path_, ignored);
+    if (absl::Status refused = remove_dead_socket(); !refused.ok()) return refused;
     error = bind();
   }
   if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-  return error ? failed(path_, error) : absl::OkStatus();
+  if (error) return failed(path_, error);
+  own_file_ = file_at(path_);
+  return absl::OkStatus();
+}
+
+absl::Status ApiServer::Listener::remove_dead_socket() {
+  std::error_code ignored;
+  const auto type = std::filesystem::symlink_status(path_, ignored).type();
+  if (type != std::filesystem::file_type::socket)
+    return refused("something that is no socket is at " + path_ +
+                   ", and weir leaves it alone: remove it or choose another --socket");
+  stream_protocol::socket probe(acceptor_.get_executor());
+  Error error;
+  probe.connect(stream_protocol::endpoint(path_), error);
+  if (error != asio::error::connection_refused)
+    return refused("another process, probably a weir, uses " + path_ +
+                   ": stop it or choose another --socket");
+  ::unlink(path_.c_str());
+  return absl::OkStatus();
 }
 
 Error ApiServer::Listener::bind() {
@@ -192,8 +217,7 @@ void ApiServer::Listener::stop() {
   acceptor_.close(ignored);
   sweeper_.cancel();
   for (Session* session : sessions_) session->close();
-  std::error_code also_ignored;
-  std::filesystem::remove(path_, also_ignored);
+  if (own_file_ && file_at(path_) == own_file_) ::unlink(path_.c_str());
 }
 
 void ApiServer::Listener::accept() {

@@ -42,6 +42,21 @@ def test_start(name):
         expect(not os.path.exists(lab.socket), 'a socket is left')
 
 
+@cases('file', 'directory', 'link')
+def test_socket_option_that_names_something_else_leaves_it_alone(kind):
+    with Lab(servers=1) as lab:
+        path = os.path.join(lab.directory, kind)
+        make = {'file': lambda: open(path, 'w', encoding='utf-8').close(),
+                'directory': lambda: os.mkdir(path), 'link': lambda: os.symlink('/etc', path)}
+        make[kind]()
+        weir = lab.director.start(os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', path,
+                                  *SMALL_TABLE)
+        equal(weir.wait(20), 1, f'exit code, after {weir.output()}')
+        expect(path in weir.output(), f'"{weir.output()}" does not name {path}')
+        found = {'file': os.path.isfile, 'directory': os.path.isdir, 'link': os.path.islink}
+        expect(found[kind](path), f'the {kind} is gone')
+
+
 def test_interface_with_an_mtu_that_af_xdp_cannot_carry():
     with Lab(servers=1) as lab:
         lab.director.ip('link set eth0 mtu 9000')

@@ -4,6 +4,7 @@
 import os
 import re
 import select
+import shlex
 import signal
 import time
 
@@ -132,6 +133,50 @@ def test_clean_stop_leaves_nothing(wire, signal_number):
         expect(wire == 'own_port' or not has_program(lab.director, 'eth0'), 'a program is left')
         expect(not os.path.exists(lab.socket), 'the socket is left')
         wait_until(lambda: free_huge_pages() <= pages, 'huge pages given back', 2.0)
+
+
+@cases(signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU, signal.SIGRTMIN)
+def test_any_signal_that_ends_it_cleans_up(signal_number):
+    with running() as lab:
+        equal(lab.weirs[0].stop(signal_number), 0, 'exit code')
+        expect(not os.path.exists(lab.socket), 'the socket is left')
+
+
+def test_signals_that_end_nothing():
+    with running() as lab:
+        for server in lab.servers:
+            server.start_nginx()
+        add_service(lab, 'nat', 80)
+        for signal_number, said in ((signal.SIGHUP, 'SIGHUP'), (signal.SIGUSR1, 'signal 1'),
+                                    (signal.SIGUSR2, 'signal 2'), (signal.SIGPIPE, '')):
+            os.kill(lab.weirs[0].pid, signal_number)
+            lab.weirs[0].wait_for_output(said)
+        expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
+
+
+def test_reader_of_the_log_that_goes_away_ends_nothing():
+    with running(servers=1) as lab:
+        lab.weirs[0].stop()
+        lab.servers[0].start_nginx()
+        log = os.path.join(lab.directory, 'log')
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
+                           *SMALL_TABLE])
+        process = lab.director.start('sh', '-c', f'exec {weir} > {log} 2>&1')
+        wait_until(lambda: select.select([reader], [], [], 1)[0] and
+                   b'weir: ready' in os.read(reader, 65536), 'weir: ready')
+        os.close(reader)
+        add_service(lab, 'nat', 80)
+        lab.delete_vip()
+        wait_until(lambda: 'takes no traffic' in lab.weirctl('show', 'services').stdout,
+                   'a line for the log')
+        lab.add_vip()
+        wait_until(lambda: 'takes no traffic' not in lab.weirctl('show', 'services').stdout,
+                   'another one')
+        equal(process.exit_code, None, 'exit code')
+        del lab.servers[1:]
+        expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
 
 
 def test_stopped_weir_gives_the_service_port_back_to_the_kernel():

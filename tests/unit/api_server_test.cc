@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <string>
@@ -241,6 +243,43 @@ TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   close(dead);
   EXPECT_TRUE(ApiServer::open(loop, left, table).ok());
+}
+
+// A dead socket alone may be replaced.
+TEST(ApiServer, WhatIsNoSocketIsRefusedAndLeftAlone) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  EventLoop loop;
+  const std::string file = lab.socket_path() + ".ini";
+  const std::string directory = lab.socket_path() + ".d";
+  const std::string link = lab.socket_path() + ".link";
+  const std::string pipe = lab.socket_path() + ".pipe";
+  std::ofstream(file) << "port = eth0\n";
+  std::filesystem::create_directory(directory);
+  std::filesystem::create_symlink(file, link);
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {file, directory, link, pipe}) {
+    const auto before = std::filesystem::symlink_status(path).type();
+    const auto server = ApiServer::open(loop, path, table);
+    EXPECT_EQ(server.status().code(), absl::StatusCode::kFailedPrecondition) << path;
+    EXPECT_NE(server.status().message().find(path), absl::string_view::npos);
+    EXPECT_EQ(std::filesystem::symlink_status(path).type(), before) << path;
+  }
+  EXPECT_EQ(std::filesystem::file_size(file), 12U);
+}
+
+TEST(ApiServer, WhatHasTakenItsSocketsPlaceIsLeftAlone) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  EventLoop loop;
+  const std::string path = lab.socket_path() + ".own";
+  {
+    const auto server = ApiServer::open(loop, path, table);
+    ASSERT_TRUE(server.ok()) << server.status();
+    std::filesystem::remove(path);
+    std::ofstream(path) << "another's";
+  }
+  EXPECT_TRUE(std::filesystem::is_regular_file(path));
 }
 
 TEST(ApiClient, WithoutAWeirOneSentenceNamesSocketAndRemedy) {
