@@ -420,6 +420,44 @@ void Director::repeat(LoopClock::duration interval, void (Director::*job)()) {
   tasks_.start(every(loop_, interval, [this, job] { (this->*job)(); }));
 }
 
+bool Director::has_services() const {
+  return !services_->steered_services().empty() || !services_->steered_mark_rules().empty();
+}
+
+// Services are made one by one: those of the weir before that are still to come have silence until
+// nothing has changed for a while.
+Task<> Director::lift_guards() {
+  constexpr std::chrono::seconds kLook{1};
+  constexpr int kQuietLooks = 5;
+  std::vector<SteeringKey> before;
+  for (int quiet = 0; quiet < kQuietLooks;) {
+    co_await sleep_for(loop_, kLook);
+    std::vector<SteeringKey> services = services_->steered_services();
+    quiet = has_services() && services == before ? quiet + 1 : 0;
+    before = std::move(services);
+  }
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    if (absl::Status status = record.steering->lift_guard(); !status.ok()) {
+      log_line(std::string(status.message()));
+    }
+  }
+}
+
+// Before the ports close.
+void Director::end_silence_or_keep_it() {
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    absl::Status status;
+    if (options_.on_exit == OnExit::release) {
+      status = record.steering->lift_guard();
+    } else if (has_services()) {
+      status = record.steering->keep_silence();
+    }
+    if (!status.ok()) log_line(std::string(status.message()), Severity::error);
+  }
+}
+
 // Whatever would end the process and can be caught, but its own faults: SIGSEGV and the like.
 Task<> Director::take_signals() {
   constexpr std::array kOthers = {SIGILL, SIGTRAP,  SIGABRT, SIGBUS,  SIGFPE,  SIGSEGV,
@@ -451,12 +489,21 @@ void Director::run() {
   repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);
   repeat(std::chrono::seconds(10), &Director::report_complaints);
   repeat(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
+  bool guarded = false;
   for (std::size_t i = 0; i < ports_.size(); ++i) {
-    if (port_records_[i].steering == nullptr) {
+    const auto& steering = port_records_[i].steering;
+    if (steering != nullptr && steering->is_guarded()) {
+      guarded = true;
+      log_line(absl::StrCat("clients of the services that were on ", options_.ports[i],
+                            " before see silence until weir has services; `",
+                            steering->command_to_lift(), "` leaves them to the kernel"));
+    }
+    if (steering == nullptr) {
       log_line(absl::StrCat("port ", options_.ports[i], ": its interface for the kernel is ",
                             exception_names_[i], "; give it the host's addresses"));
     }
   }
+  if (guarded) tasks_.start(lift_guards());
   log_line(absl::StrCat("ready: ", ports_.size(), ports_.size() == 1 ? " port, " : " ports, ",
                         workers_.size(), workers_.size() == 1 ? " worker, " : " workers, ",
                         options_.connections_per_worker, " connections each, socket ",
@@ -468,6 +515,7 @@ void Director::run() {
 void Director::stop() {
   api_.reset();
   if (workers_running_) {
+    end_silence_or_keep_it();
     for (WorkerRecord& record : workers_) record.worker->stop();
     for (WorkerRecord& record : workers_) wait_for_lcore(record.lcore);
     workers_running_ = false;

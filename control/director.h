@@ -80,6 +80,9 @@ class Director {
   void mark_used_next_hops();
   void repeat(LoopClock::duration interval, void (Director::*job)());
   Task<> take_signals();
+  bool has_services() const;
+  Task<> lift_guards();
+  void end_silence_or_keep_it();
   void keep_house();
   void estimate_rates();
   void stop();

@@ -45,12 +45,6 @@ libbpf_print_fn_t& previous_print() {
   return function;
 }
 
-absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
-  Descriptor program(bpf_prog_get_fd_by_id(id));
-  if (program.is_open()) return program;
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF program ", id));
-}
-
 struct ProgramInfo {
   bpf_prog_info info;
   std::array<std::uint32_t, kMaxMaps> maps{};
@@ -97,6 +91,18 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
+  Descriptor program(bpf_prog_get_fd_by_id(id));
+  if (program.is_open()) return program;
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF program ", id));
+}
+
+absl::StatusOr<std::uint32_t> xdp_program_id_of(int interface_index) {
+  const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
+  if (!attachment.ok()) return attachment.status();
+  return attachment->program;
+}
+
 absl::StatusOr<std::string> program_name(std::uint32_t program) {
   const absl::StatusOr<ProgramInfo> info = read_info(program);
   if (!info.ok()) return info.status();
@@ -133,18 +139,16 @@ absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index) {
   return XdpProgram{attachment->program, *std::move(name)};
 }
 
-absl::Status detach_xdp_program(int interface_index, std::uint32_t program) {
+absl::Status detach_xdp_program(int interface_index, const Descriptor& program) {
   const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
   if (!attachment.ok()) return attachment.status();
-  const absl::StatusOr<Descriptor> expected = open_program(program);
-  if (!expected.ok()) return expected.status();
   bpf_xdp_attach_opts options{};
   options.sz = sizeof options;
-  options.old_prog_fd = expected->get();
+  options.old_prog_fd = program.get();
   const LibbpfMessages quiet;
   const std::uint32_t flags = attachment->mode | XDP_FLAGS_REPLACE;
   if (const int error = bpf_xdp_detach(interface_index, flags, &options); error != 0) {
-    return absl::ErrnoToStatus(-error, absl::StrCat("cannot detach the XDP program ", program));
+    return absl::ErrnoToStatus(-error, "cannot detach the steering program");
   }
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@ struct SteeringKey {
   Protocol protocol = Protocol::tcp;
   IpAddress address;
   std::uint16_t port = 0;  // host order
+  friend bool operator==(const SteeringKey&, const SteeringKey&) = default;
 };
 
 // A rule for marks: of which families it takes packets to the workers. The first rule that matches

@@ -24,6 +24,10 @@ def has_program(host, interface):
     return 'xdp' in host.run('ip', 'link', 'show', interface).stdout
 
 
+def has_guard(host, interface):
+    return 'weir_guard' in host.run('tc', 'filter', 'show', 'dev', interface, 'ingress').stdout
+
+
 def free_huge_pages():
     with open('/proc/meminfo', encoding='utf-8') as info:
         fields = dict(line.split(':') for line in info)
@@ -125,12 +129,13 @@ def test_clean_stop_leaves_nothing(wire, signal_number):
         lab.weirs[0].stop()
         lab.delete_vip()
         before, pages = interfaces(lab.director), free_huge_pages()
-        weir = start_weir(lab, wire)
+        weir = start_weir(lab, wire, '--on-exit', 'release')
         add_service(lab, 'nat', 80)
         equal(weir.stop(signal_number), 0, 'exit code')
         after = interfaces(lab.director)
         expect(after <= before, f'interfaces left: {after - before}')
         expect(wire == 'own_port' or not has_program(lab.director, 'eth0'), 'a program is left')
+        expect(wire == 'own_port' or not has_guard(lab.director, 'eth0'), 'a filter is left')
         expect(not os.path.exists(lab.socket), 'the socket is left')
         wait_until(lambda: free_huge_pages() <= pages, 'huge pages given back', 2.0)
 
@@ -179,8 +184,30 @@ def test_reader_of_the_log_that_goes_away_ends_nothing():
         expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
 
 
+@cases(signal.SIGTERM, signal.SIGKILL)
+def test_restart_is_silence_until_the_services_are_back(signal_number):
+    """A connection outlives it, where weir takes over connections that it has not seen begin."""
+    with running(servers=1) as lab:
+        start_echo(lab.servers[0])
+        add_service(lab, 'nat', ECHO_PORT)
+        established = connect(lab.client, VIP[4], ECHO_PORT)
+        receive_line(established)
+        lab.weirs[0].stop(signal_number)
+        watching = packet_socket(lab.client, 'eth0')
+        established.sendall(b'into the dark')
+        equal(flags_from_vip(watching, 1.0), [], 'segments from the VIP without a weir')
+        weir = lab.start_weir('--port', 'eth0', *SMALL_TABLE)
+        expect('silence' in weir.output(), f'it does not say so: {weir.output()}')
+        equal(flags_from_vip(watching, 2.0), [], 'segments from the VIP without services')
+        lab.weirctl('set', 'sloppy_tcp', '1')
+        add_service(lab, 'nat', ECHO_PORT)
+        equal(established.recv(100), b'into the dark', 'echo')
+        wait_until(lambda: not has_guard(lab.director, 'eth0'), 'the guard lifted')
+        expect(exchange(established, b'again') == b'again', 'the connection is broken')
+
+
 def test_stopped_weir_gives_the_service_port_back_to_the_kernel():
-    with running() as lab:
+    with running(options=('--on-exit', 'release')) as lab:
         add_service(lab, 'nat', 80)
         lab.weirs[0].stop()
         try:
