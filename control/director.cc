@@ -12,6 +12,7 @@
 #include <fstream>
 #include <utility>
 
+#include "control/host/privileges.h"
 #include "control/loop/log.h"
 
 namespace weir {
@@ -65,7 +66,8 @@ absl::Status Director::start() {
   using Step = absl::Status (Director::*)();
   constexpr Step kSteps[] = {&Director::claim_ports,  &Director::start_dpdk,
                              &Director::open_ports,   &Director::open_exception_interfaces,
-                             &Director::make_workers, &Director::open_control};
+                             &Director::make_workers, &Director::give_up_privileges,
+                             &Director::open_control};
   tasks_.start(take_signals());
   for (const Step step : kSteps) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
@@ -267,6 +269,10 @@ void Director::launch_workers() {
   }
   workers_running_ = true;
 }
+
+// Before threads start that no signal reaches (Network's helper), which begin with what this one
+// has.
+absl::Status Director::give_up_privileges() { return keep_needed_privileges(); }
 
 // ---- Control ----
 

@@ -70,6 +70,7 @@ class Director {
   absl::Status make_workers();
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();
+  absl::Status give_up_privileges();
   absl::Status open_control();
   void on_network_change();
   void update_steering();

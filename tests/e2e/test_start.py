@@ -49,6 +49,21 @@ def test_no_free_huge_pages():
         equal(curl(lab.client, url()).strip(), 'server1', 'answer')
 
 
+def test_privileges_are_given_up():
+    """Every thread keeps five, and none can get more."""
+    with running() as lab:
+        tasks = f'/proc/{lab.weirs[0].pid}/task'
+        for task in os.listdir(tasks):
+            with open(f'{tasks}/{task}/status', encoding='utf-8') as file:
+                status = dict(line.rstrip('\n').split(':\t', 1) for line in file)
+            # NET_ADMIN 12, NET_RAW 13, IPC_LOCK 14, SYS_NICE 23, BPF 39.
+            wanted = sum(1 << bit for bit in (12, 13, 14, 23, 39))
+            for name in ('CapPrm', 'CapEff'):
+                equal(int(status[name], 16), wanted, f'{name} of {status["Name"]}')
+            equal(int(status['CapInh'], 16), 0, f'CapInh of {status["Name"]}')
+            equal(status['NoNewPrivs'], '1', f'NoNewPrivs of {status["Name"]}')
+
+
 def test_two_weirs_on_one_host():
     with running() as one, running() as other:
         for lab, servers in ((one, 1), (other, 2)):
