@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/host/bpf_program.h"
 
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <unistd.h>
 
@@ -10,8 +11,12 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string_view>
+#include <system_error>
 
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -43,6 +48,25 @@ int keep_explanation(libbpf_print_level level, const char* format, va_list argum
 libbpf_print_fn_t& previous_print() {
   static libbpf_print_fn_t function = nullptr;
   return function;
+}
+
+// By its number the kernel hands out a program or map only to who has CAP_SYS_ADMIN. Those that
+// the driver has loaded are open in this process anyway.
+Descriptor own_descriptor(std::string_view kind, std::uint32_t id) {
+  const int refused = errno;
+  const std::string wanted = absl::StrCat(std::string(kind), ":\t", id);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo", error)) {
+    std::ifstream about(entry.path());
+    for (std::string line; std::getline(about, line);) {
+      int descriptor = -1;
+      if (line != wanted) continue;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &descriptor)) continue;
+      return Descriptor(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
+    }
+  }
+  errno = refused;
+  return {};
 }
 
 struct ProgramInfo {
@@ -93,6 +117,7 @@ Descriptor::~Descriptor() {
 
 absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
   Descriptor program(bpf_prog_get_fd_by_id(id));
+  if (!program.is_open()) program = own_descriptor("prog_id", id);
   if (program.is_open()) return program;
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF program ", id));
 }
@@ -115,6 +140,7 @@ absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program) {
   std::vector<BpfMap> maps;
   for (std::size_t i = 0; i < std::min<std::size_t>(info->info.nr_map_ids, kMaxMaps); ++i) {
     Descriptor map(bpf_map_get_fd_by_id(info->maps[i]));
+    if (!map.is_open()) map = own_descriptor("map_id", info->maps[i]);
     bpf_map_info about;
     std::memset(&about, 0, sizeof about);
     std::uint32_t length = sizeof about;

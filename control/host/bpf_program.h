@@ -53,7 +53,7 @@ absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program);
 absl::StatusOr<std::uint32_t> xdp_program_id_of(int interface_index);
 // The XDP program of an interface; none: nullopt.
 absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index);
-// Needs CAP_SYS_ADMIN, as all that finds a program by its number.
+// One that this process has open, or, with CAP_SYS_ADMIN, any.
 absl::StatusOr<Descriptor> open_program(std::uint32_t id);
 // Takes this program off the interface, and no other that may have replaced it.
 absl::Status detach_xdp_program(int interface_index, const Descriptor& program);

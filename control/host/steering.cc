@@ -407,6 +407,11 @@ absl::Status Steering::check_interface() {
 
 absl::Status Steering::check_program() const {
   const absl::StatusOr<std::optional<XdpProgram>> program = xdp_program_of(index_);
+  if (absl::IsPermissionDenied(program.status())) {
+    return refuse(interface_, absl::StrCat(" has an XDP program, and weir may not ask which one "
+                                           "without CAP_SYS_ADMIN: take it off with `ip link set ",
+                                           interface_, " xdp off`"));
+  }
   if (!program.ok()) return program.status();
   if (!program->has_value() || (*program)->name == kProgramName) return absl::OkStatus();
   return refuse(interface_, absl::StrCat(" has the XDP program ", (*program)->name, " (id ",

@@ -69,8 +69,11 @@ void SteeringGuard::CloseObject::operator()(bpf_object* object) const { bpf_obje
 
 void SteeringGuard::find() {
   const std::uint32_t program = program_at_place(interface_index_);
+  if (program == 0) return;
   const absl::StatusOr<std::string> name = program_name(program);
-  if (name.ok() && *name == kGuardName) standing_ = program;
+  // Without CAP_SYS_ADMIN its place has to do for its name.
+  const bool may_not_ask = absl::IsPermissionDenied(name.status());
+  if (may_not_ask || (name.ok() && *name == kGuardName)) standing_ = program;
 }
 
 bool SteeringGuard::stands() const {
