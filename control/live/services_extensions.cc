@@ -36,6 +36,7 @@ absl::Status Services::set_service_option(const ServiceKey& key, const ServiceOp
   if (service == nullptr) return no_service();
   ServiceOptions next = service->options;
   if (auto status = set_option(next, option); !status.ok()) return status;
+  if (auto status = check_options_of(key, next); !status.ok()) return status;
   if (next.table_size != service->options.table_size) {
     SchedulerOptions scheduler = scheduler_options(*service);
     scheduler.table_size = next.table_size;

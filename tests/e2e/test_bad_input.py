@@ -75,6 +75,21 @@ def test_clients_without_a_running_weir_name_the_socket_and_the_remedy():
             expect(lab.socket in done.stderr and 'weir' in done.stderr, done.stderr)
 
 
+def test_client_address_without_effect_is_said():
+    with running(servers=1) as lab:
+        place = with_port(VIP[4], 80)
+        for protocol in 'tu':
+            lab.ipvsadm(f'-A -{protocol} {place} -s rr')
+        done = lab.weirctl('set', 'service', 'udp', place, 'client-address', 'toa', check=False)
+        expect(done.returncode == 255 and 'TCP' in done.stderr, done.stderr)
+        equal(lab.weirctl('set', 'service', 'tcp', place, 'client-address', 'toa').stderr, '',
+              'said before there is a real server')
+        lab.ipvsadm(f'-a -t {place} -r {lab.servers[0].address()}:80 -m')
+        expect('no effect' in lab.weirctl('show', 'services').stdout, 'show services is silent')
+        done = lab.weirctl('set', 'service', 'tcp', place, 'client-address', 'proxy')
+        expect('no effect' in done.stderr, 'set service is silent')
+
+
 def test_real_server_without_a_route_costs_only_its_own_packets():
     with running(servers=1) as lab:
         lab.servers[0].start_nginx()

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <future>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,9 @@
 
 #include "control/api/api_routes.h"
 #include "control/cli/api_client.h"
+#include "control/cli/ipvsadm.h"
 #include "tests/support/api_lab.h"
+#include "tests/support/fake_name_lookup.h"
 #include "tests/support/fake_service_table.h"
 
 namespace weir {
@@ -243,6 +246,53 @@ TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   close(dead);
   EXPECT_TRUE(ApiServer::open(loop, left, table).ok());
+}
+
+TEST(IpvsadmScripts, SaveAndRestoreGiveTheSameRules) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  ASSERT_EQ(lab.run("-A -t 10.9.0.1:80 -s wrr").exit_code, 0);
+  ASSERT_EQ(lab.run("-a -t 10.9.0.1:80 -r 10.2.0.1:80 -m -w 3").exit_code, 0);
+  ApiClient weir(lab.socket_path());
+  FakeNameLookup names;
+  std::istringstream nothing;
+  std::ostringstream saved;
+  std::ostringstream errors;
+  const std::vector<std::string> numeric = {"-n"};
+  EXPECT_EQ(run_ipvsadm_save(numeric, weir, names, {nothing, saved, errors}), 0);
+  EXPECT_EQ(saved.str(), lab.run("-S -n").out);
+
+  ASSERT_EQ(lab.run("-A -u 10.9.0.1:53").exit_code, 0);
+  std::istringstream rules("# a comment\n" + saved.str());
+  EXPECT_EQ(run_ipvsadm_restore({}, weir, names, {rules, saved, errors}), 0) << errors.str();
+  EXPECT_EQ(lab.run("-S -n").out, saved.str()) << "the other service is still there";
+
+  const std::vector<std::string> unknown = {"-h"};
+  EXPECT_EQ(run_ipvsadm_save(unknown, weir, names, {nothing, saved, errors}), 1);
+  EXPECT_NE(errors.str().find("-n option"), std::string::npos);
+}
+
+// It accepts connections and never reads.
+TEST(ApiClient, WeirThatHangsIsNamedAfterATime) {
+  FakeServiceTable table;
+  const ApiLab lab(table);
+  const std::string path = lab.socket_path() + ".hangs";
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  std::vector<std::unique_ptr<ApiClient>> clients;
+  // The first ones are answered by nobody, the last ones find the queue full.
+  for (int i = 0; i < 5; ++i) {
+    clients.push_back(std::make_unique<ApiClient>(path, std::chrono::milliseconds(100)));
+    const absl::Status status = clients.back()->counters().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_NE(status.message().find(path), absl::string_view::npos) << status;
+    EXPECT_NE(status.message().find("hangs"), absl::string_view::npos) << status;
+  }
+  close(listener);
 }
 
 // A dead socket alone may be replaced.
