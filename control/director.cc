@@ -14,6 +14,7 @@
 
 #include "control/host/privileges.h"
 #include "control/loop/log.h"
+#include "control/model/text_forms.h"
 
 namespace weir {
 namespace {
@@ -331,6 +332,13 @@ void Director::report_complaints() {
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
+  for (const LocalAddressListing& addresses : services_->local_addresses()) {
+    if (addresses.not_owned == 0) continue;
+    complaints.push_back(absl::StrCat("local address ", text_of(addresses.range), ": of its ",
+                                      addresses.count, " addresses ", addresses.not_owned,
+                                      " are no interface's of this host, so that FullNAT gets no "
+                                      "replies there"));
+  }
   for (const PortRecord& record : port_records_) {
     if (record.steering == nullptr) continue;
     const absl::Status status = record.steering->still_there();
@@ -420,6 +428,18 @@ void Director::mark_used_next_hops() {
 
 void Director::keep_house() { services_->housekeeping(); }
 
+void Director::watch_local_ports() {
+  std::uint64_t dropped = 0;
+  for (const WorkerStatistics* statistics : statistics_) {
+    dropped += statistics->outcomes[static_cast<std::size_t>(Outcome::drop_no_local_port)].read();
+  }
+  const std::uint64_t more = dropped - std::exchange(told_without_port_, dropped);
+  if (more == 0) return;
+  log_line(absl::StrCat("FullNAT has no free local port for some connections (drop_no_local_port: ",
+                        more, " packets): give it more addresses with `weirctl add local-address`"),
+           Severity::warning);
+}
+
 void Director::estimate_rates() { services_->estimate_rates(); }
 
 void Director::repeat(LoopClock::duration interval, void (Director::*job)()) {
@@ -494,6 +514,7 @@ void Director::run() {
   repeat(milliseconds(1000), &Director::watch_links);
   repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);
   repeat(std::chrono::seconds(10), &Director::report_complaints);
+  repeat(std::chrono::seconds(1), &Director::watch_local_ports);
   repeat(std::chrono::seconds(RateEstimator::kIntervalSeconds), &Director::estimate_rates);
   bool guarded = false;
   for (std::size_t i = 0; i < ports_.size(); ++i) {

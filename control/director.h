@@ -77,6 +77,7 @@ class Director {
   void reserve_local_ports();
   void watch_links();
   void report_complaints();
+  void watch_local_ports();
   void drain_misses();
   void mark_used_next_hops();
   void repeat(LoopClock::duration interval, void (Director::*job)());
@@ -112,6 +113,7 @@ class Director {
   std::unique_ptr<ExceptionPath> exception_path_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ReservedPorts> reserved_ports_;
+  std::uint64_t told_without_port_ = 0;  // packets
   std::string told_reservation_error_;
   std::vector<std::string> told_complaints_;
   Tasks tasks_;

@@ -143,6 +143,10 @@ absl::Status check(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("weir serves at most ", kMaxPortOptions, " ports"));
   }
+  for (auto port = options.ports.begin(); port != options.ports.end(); ++port) {
+    if (std::find(options.ports.begin(), port, *port) == port) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--port ", *port, " is there twice"));
+  }
   if (const absl::Status status = check_sides(options); !status.ok()) return status;
   if (options.workers == 0 || options.workers > kMaxWorkers) {
     return absl::InvalidArgumentError(

@@ -25,6 +25,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "control/loop/log.h"
 #include "dataplane/table/local_addresses.h"
 #include "dataplane/table/service.h"
 #include "dataplane/xdp/steer_maps.h"
@@ -57,7 +58,10 @@ absl::Status bring_up(int socket, const std::string& interface) {
   if (!request.ok()) return request.status();
   if ((request->ifr_flags & IFF_UP) != 0) return absl::OkStatus();
   request->ifr_flags = static_cast<short>(request->ifr_flags | IFF_UP);
-  if (ioctl(socket, SIOCSIFFLAGS, &*request) == 0) return absl::OkStatus();
+  if (ioctl(socket, SIOCSIFFLAGS, &*request) == 0) {
+    log_line(absl::StrCat(interface, " was down: weir has brought it up"));
+    return absl::OkStatus();
+  }
   return absl::ErrnoToStatus(
       errno, absl::StrCat(interface, " is down and cannot be brought up: try `ip link set ",
                           interface, " up`"));
@@ -357,6 +361,12 @@ Steering::~Steering() {
 
 absl::StatusOr<std::unique_ptr<Steering>> Steering::claim(const std::string& interface,
                                                           const std::string& object) {
+  const std::size_t colon = interface.find(':');
+  if (colon != std::string::npos) {
+    return absl::NotFoundError(absl::StrCat("there is no interface ", interface,
+                                            ": such a name is an address's label; give --port ",
+                                            interface.substr(0, colon), ", where the address is"));
+  }
   const unsigned index = if_nametoindex(interface.c_str());
   if (index == 0) {
     return absl::NotFoundError(

@@ -88,6 +88,13 @@ def test_user_with_a_few_privileges_starts_it():
         equal(weir.stop(), 0, 'exit code')
 
 
+def test_interface_that_is_down_is_brought_up_and_said():
+    with Lab(servers=1) as lab:
+        lab.director.ip('link set eth0 down')
+        weir = lab.start_weir_on_kernel_ports(*SMALL_TABLE)
+        expect('eth0 was down' in weir.output(), weir.output())
+
+
 def test_two_weirs_on_one_host():
     with running() as one, running() as other:
         for lab, servers in ((one, 1), (other, 2)):

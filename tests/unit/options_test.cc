@@ -62,6 +62,11 @@ TEST_F(OptionsTest, what_is_neither_is_named) {
   }
 }
 
+TEST_F(OptionsTest, port_that_is_there_twice_is_named) {
+  EXPECT_EQ(parse("port = eth1\nport = eth2\nport = eth1\n").status().message(),
+            "--port eth1 is there twice");
+}
+
 TEST_F(OptionsTest, end_is_silent_or_a_release) {
   EXPECT_EQ((*parse("port = eth1\n"))->on_exit, OnExit::silent);
   EXPECT_EQ((*parse("port = eth1\non-exit = silent\n"))->on_exit, OnExit::silent);
