@@ -69,6 +69,9 @@ absl::Status Director::start() {
                              &Director::open_ports,   &Director::open_exception_interfaces,
                              &Director::make_workers, &Director::give_up_privileges,
                              &Director::open_control};
+  // Also where nohup, or a script's &, has left them ignored.
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signals_.add(number);
+  catch_signals(1, SIGRTMIN - 1);
   tasks_.start(take_signals());
   for (const Step step : kSteps) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
@@ -484,16 +487,22 @@ void Director::end_silence_or_keep_it() {
   }
 }
 
-// Whatever would end the process and can be caught, but its own faults: SIGSEGV and the like.
-Task<> Director::take_signals() {
+// Of the signals from `first` on those that would end the process and can be caught, but its own
+// faults (SIGSEGV and the like), and those that somebody handles.
+void Director::catch_signals(int first, int last) {
   constexpr std::array kOthers = {SIGILL, SIGTRAP,  SIGABRT, SIGBUS,  SIGFPE,  SIGSEGV,
                                   SIGSYS, SIGKILL,  SIGSTOP, SIGPIPE, SIGCHLD, SIGCONT,
                                   SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
-  for (int number = 1; number <= SIGRTMAX; ++number) {
-    boost::system::error_code reserved_by_libc;
-    const bool other = std::find(kOthers.begin(), kOthers.end(), number) != kOthers.end();
-    if (!other) signals_.add(number, reserved_by_libc);
+  for (int number = first; number <= last; ++number) {
+    if (std::find(kOthers.begin(), kOthers.end(), number) != kOthers.end()) continue;
+    struct sigaction present {};
+    if (sigaction(number, nullptr, &present) != 0 || present.sa_handler != SIG_DFL) continue;
+    boost::system::error_code error;
+    signals_.add(number, error);
   }
+}
+
+Task<> Director::take_signals() {
   while (!told_to_end_) {
     const auto [error, number] = co_await signals_.async_wait(in_task);
     if (error) co_return;
@@ -509,6 +518,8 @@ Task<> Director::take_signals() {
 }
 
 void Director::run() {
+  // DPDK's drivers have taken theirs by now.
+  catch_signals(SIGRTMIN, SIGRTMAX);
   repeat(milliseconds(5), &Director::drain_misses);
   repeat(milliseconds(50), &Director::keep_house);
   repeat(milliseconds(1000), &Director::watch_links);

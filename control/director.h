@@ -81,6 +81,7 @@ class Director {
   void drain_misses();
   void mark_used_next_hops();
   void repeat(LoopClock::duration interval, void (Director::*job)());
+  void catch_signals(int first, int last);
   Task<> take_signals();
   bool has_services() const;
   Task<> lift_guards();

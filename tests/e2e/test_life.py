@@ -8,8 +8,8 @@ import shlex
 import signal
 import time
 
-from checks import (ECHO_PORT, SMALL_TABLE, add_service, cases, connect, curl, equal, exchange,
-                    expect, receive_line, running, start_echo, start_weir, url)
+from checks import (ECHO_PORT, SMALL_TABLE, add_service, alone, cases, connect, curl, equal,
+                    exchange, expect, receive_line, running, start_echo, start_weir, url)
 from lab import BUILD, VIP, LabError, lan_address, wait_until
 from test_frames import IP, TCP, packet_socket
 from test_kernel import SSH, start_echo_on_director
@@ -123,6 +123,7 @@ def test_second_weir_on_the_same_socket_is_refused_and_disturbs_nothing():
         lab.ipvsadm('-Ln')
 
 
+@alone  # counts the machine's huge pages
 @cases(('af_xdp', signal.SIGTERM), ('af_xdp', signal.SIGINT), ('own_port', signal.SIGTERM))
 def test_clean_stop_leaves_nothing(wire, signal_number):
     with running() as lab:

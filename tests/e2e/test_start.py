@@ -4,7 +4,7 @@
 import os
 import shlex
 
-from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
+from checks import SMALL_TABLE, add_service, alone, curl, equal, expect, running, url
 from lab import BUILD, Lab, run
 
 
@@ -15,6 +15,7 @@ def test_help_names_every_option():
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
 
+@alone  # a whole CPU
 def test_settings_file_and_busy_polling():
     with Lab(servers=1) as lab:
         lab.set_up_servers('nat')
