@@ -19,25 +19,23 @@ absl::Status cannot_lock(const std::string& interface, const std::string& why) {
   return absl::FailedPreconditionError(absl::StrCat("cannot lock ", interface, ": ", why));
 }
 
-// Makes it where it is missing. Whoever else could write there could keep weir from starting.
-absl::Status check_directory(const std::string& interface, const std::string& directory) {
-  std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(directory).parent_path(), ignored);
-  constexpr mode_t kOwnerOnly = 0700;
-  if (::mkdir(directory.c_str(), kOwnerOnly) != 0 && errno != EEXIST) {
+// Makes it where it is missing. Whoever else could write there could keep weir from starting;
+// `excuse`: with this bit nobody can replace what is another's.
+absl::Status check_directory(const std::string& interface, const std::string& directory,
+                             mode_t mode, mode_t excuse) {
+  if (::mkdir(directory.c_str(), mode) != 0 && errno != EEXIST) {
     return cannot_lock(interface, absl::StrCat("there is no ", directory, " (",
                                                std::generic_category().message(errno),
                                                "): create it for the user that weir runs as"));
   }
   struct stat status {};
-  if (::lstat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode) ||
-      (status.st_uid != ::geteuid() && status.st_uid != 0) ||
-      (status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return cannot_lock(interface, absl::StrCat(directory,
-                                               " is open to others: it has to be a directory of "
-                                               "root's, or of the user that weir runs as, alone"));
-  }
-  return absl::OkStatus();
+  const bool own = ::lstat(directory.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+                   (status.st_uid == ::geteuid() || status.st_uid == 0);
+  const bool closed = (status.st_mode & (S_IWGRP | S_IWOTH)) == 0 || (status.st_mode & excuse) != 0;
+  if (own && closed) return absl::OkStatus();
+  return cannot_lock(interface, absl::StrCat(directory,
+                                             " is open to others: it has to be a directory of "
+                                             "root's, or of the user that weir runs as, alone"));
 }
 
 bool is_at(const std::string& path, int file) {
@@ -51,7 +49,12 @@ bool is_at(const std::string& path, int file) {
 
 absl::StatusOr<InterfaceLock> InterfaceLock::take(const std::string& interface, int index,
                                                   const std::string& directory) {
-  if (absl::Status status = check_directory(interface, directory); !status.ok()) return status;
+  constexpr mode_t kOthersRead = 0755;
+  constexpr mode_t kOwnerAlone = 0700;
+  const std::string parent = std::filesystem::path(directory).parent_path();
+  absl::Status status = check_directory(interface, parent, kOthersRead, S_ISVTX);
+  if (status.ok()) status = check_directory(interface, directory, kOwnerAlone, 0);
+  if (!status.ok()) return status;
   struct stat network_namespace {};
   if (::stat("/proc/thread-self/ns/net", &network_namespace) != 0) {
     return cannot_lock(interface, "/proc is not mounted");

@@ -637,8 +637,10 @@ TEST_F(SteeringTest, LockIsAFileThatOnlyItsOwnerCanOpen) {
   }
   EXPECT_TRUE(take().ok());
   EXPECT_TRUE(std::filesystem::is_empty(directory));
-  std::filesystem::permissions(directory, std::filesystem::perms::all);
-  EXPECT_EQ(take().status().code(), absl::StatusCode::kFailedPrecondition);
+  for (const mode_t open_to_others : {0777, 01777}) {
+    ASSERT_EQ(chmod(directory.c_str(), open_to_others), 0);
+    EXPECT_EQ(take().status().code(), absl::StatusCode::kFailedPrecondition);
+  }
   std::filesystem::remove_all(directory);
 }
 
