@@ -84,7 +84,7 @@ TEST(JobHistogramTest, JobIsInTheBucketOfItsLength) {
 TEST(EventLoopTest, MeasuresEveryKindOfHandlerAndNoSleep) {
   EventLoop loop;
   asio::post(loop.io(), [] { be_busy_for(2ms); });
-  asio::steady_timer timer(loop.io(), 60ms);
+  asio::steady_timer timer(loop.io(), 200ms);
   timer.async_wait([](auto) { be_busy_for(2ms); });
   asio::local::stream_protocol::socket one(loop.io());
   asio::local::stream_protocol::socket other(loop.io());
@@ -98,7 +98,7 @@ TEST(EventLoopTest, MeasuresEveryKindOfHandlerAndNoSleep) {
   EXPECT_EQ(loop.jobs().jobs(), 4U);
   EXPECT_GE(in_buckets(loop.jobs(), kFrom1024us), 3U);
   EXPECT_GE(loop.jobs().longest(), 2ms);
-  EXPECT_LT(loop.jobs().total(), 50ms) << "the time asleep is counted";
+  EXPECT_LT(loop.jobs().total(), 150ms) << "the time asleep is counted";
 }
 
 TEST(EventLoopTest, HandlerThatRunsAnotherOneIsOneJob) {
@@ -251,16 +251,17 @@ TEST(TimersTest, MissedRunsAreSkippedAndTheRhythmStays) {
 TEST(TimersTest, LateLoopRunsAJobOnceNotOnceForEachIntervalMissed) {
   EventLoop loop;
   Tasks tasks;
-  int runs = 0;
-  tasks.start(every(loop, 5ms, [&] {
-    // As long as 20 intervals.
-    if (++runs == 1) be_busy_for(100ms);
+  constexpr auto kInterval = 5ms;
+  constexpr std::size_t kRuns = 6;
+  std::vector<Clock::time_point> runs;
+  tasks.start(every(loop, kInterval, [&] {
+    runs.push_back(Clock::now());
+    if (runs.size() == 1) be_busy_for(20 * kInterval);
+    if (runs.size() == kRuns) loop.stop();
   }));
-  asio::steady_timer end(loop.io(), 112ms);
-  end.async_wait([&](auto) { loop.stop(); });
   loop.run();
-  EXPECT_GE(runs, 2);
-  EXPECT_LE(runs, 5) << "what was missed is made up for";
+  // The second one may come late; those after it are at whole intervals, however slow all this is.
+  EXPECT_GE(runs[kRuns - 1] - runs[1], (kRuns - 3) * kInterval) << "what was missed is made up for";
 }
 
 // ---- Slices ----
