@@ -6,12 +6,17 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
 #include <fstream>
 #include <utility>
 
 #include <boost/asio/post.hpp>
 
+#include "control/host/privileges.h"
 #include "control/loop/log.h"
+#include "control/model/text_forms.h"
 
 namespace weir {
 namespace {
@@ -72,7 +77,8 @@ class Director::HostView final : public HostNetwork {
   Network& network_;
 };
 
-Director::Director(Options options) : options_(std::move(options)) {}
+Director::Director(Options options, ProcessHelper helper)
+    : options_(std::move(options)), processes_(loop_, std::move(helper)) {}
 
 Director::~Director() { stop(); }
 
@@ -80,9 +86,16 @@ absl::Status Director::start() {
   using Step = absl::Status (Director::*)();
   constexpr Step kSteps[] = {&Director::claim_ports,  &Director::start_dpdk,
                              &Director::open_ports,   &Director::open_exception_interfaces,
-                             &Director::make_workers, &Director::open_control};
+                             &Director::make_workers, &Director::give_up_privileges,
+                             &Director::open_control};
+  // Also where nohup, or a script's &, has left them ignored.
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signals_.add(number);
+  catch_signals(1, SIGRTMIN - 1);
+  tasks_.start(take_signals());
   for (const Step step : kSteps) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
+    loop_.poll();
+    if (told_to_end_) return absl::CancelledError("ended by a signal before it was ready");
   }
   return absl::OkStatus();
 }
@@ -280,6 +293,10 @@ void Director::launch_workers() {
   workers_running_ = true;
 }
 
+// Before threads start that no signal reaches (Network's helper), which begin with what this one
+// has.
+absl::Status Director::give_up_privileges() { return keep_needed_privileges(); }
+
 // ---- Control ----
 
 absl::Status Director::open_control() {
@@ -291,15 +308,15 @@ absl::Status Director::open_control() {
     uses.push_back(steered ? ExceptionInterface::Use::injection_only
                            : ExceptionInterface::Use::full);
   }
-  auto network = Network::open(io_, bindings);
+  auto network = Network::open(loop_.io(), bindings);
   if (!network.ok()) return network.status();
   network_ = std::move(*network);
-  auto api = ApiServer::open(io_, options_.socket, *services_);
+  auto api = ApiServer::open(loop_, options_.socket, *services_);
   if (!api.ok()) return api.status();
   api_ = std::move(*api);
 
   reserved_ports_ = std::make_unique<ReservedPorts>(options_.socket + ".reserved-ports");
-  services_->on_notice(log_line);
+  services_->on_notice([](const std::string& text) { log_line(text); });
   const bool any_steered =
       std::any_of(port_records_.begin(), port_records_.end(),
                   [](const PortRecord& record) { return record.steering != nullptr; });
@@ -367,7 +384,7 @@ void Director::on_network_change(const Network::Change& change) {
 
 void Director::schedule_work() {
   if (std::exchange(work_scheduled_, true)) return;
-  boost::asio::post(io_, [this] { do_work(); });
+  boost::asio::post(loop_.io(), [this] { do_work(); });
 }
 
 void Director::do_work() {
@@ -431,6 +448,13 @@ void Director::report_complaints() {
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
+  for (const LocalAddressListing& addresses : services_->local_addresses()) {
+    if (addresses.not_owned == 0) continue;
+    complaints.push_back(absl::StrCat("local address ", text_of(addresses.range), ": of its ",
+                                      addresses.count, " addresses ", addresses.not_owned,
+                                      " are no interface's of this host, so that FullNAT gets no "
+                                      "replies there"));
+  }
   for (const PortRecord& record : port_records_) {
     if (record.steering == nullptr) continue;
     const absl::Status status = record.steering->still_there();
@@ -447,7 +471,7 @@ void Director::report_complaints() {
 // Where the kernel would send from fullnat's addresses, too, it gets other ports than fullnat.
 void Director::reserve_local_ports() {
   if (kernel_sources_.step()) {
-    boost::asio::post(io_, [this] { reserve_local_ports(); });
+    boost::asio::post(loop_.io(), [this] { reserve_local_ports(); });
     return;
   }
   const bool wanted = kernel_sources_.any();
@@ -496,58 +520,135 @@ void Director::mark_used_next_hops() {
 }
 
 void Director::keep_house() {
-  if (services_->housekeeping()) boost::asio::post(io_, [this] { keep_house(); });
+  if (services_->housekeeping()) boost::asio::post(loop_.io(), [this] { keep_house(); });
+}
+
+void Director::watch_local_ports() {
+  std::uint64_t dropped = 0;
+  for (const WorkerStatistics* statistics : statistics_) {
+    dropped += statistics->outcomes[static_cast<std::size_t>(Outcome::drop_no_local_port)].read();
+  }
+  const std::uint64_t more = dropped - std::exchange(told_without_port_, dropped);
+  if (more == 0) return;
+  log_line(absl::StrCat("FullNAT has no free local port for some connections (drop_no_local_port: ",
+                        more, " packets): give it more addresses with `weirctl add local-address`"),
+           Severity::warning);
 }
 
 void Director::estimate_rates() { services_->estimate_some_rates(); }
 
-void Director::every(milliseconds interval, Job job) {
-  repeat(std::make_shared<boost::asio::steady_timer>(io_, interval), interval, job);
+void Director::repeat(LoopClock::duration interval, void (Director::*job)()) {
+  tasks_.start(every(loop_, interval, [this, job] { (this->*job)(); }));
 }
 
-void Director::repeat(std::shared_ptr<boost::asio::steady_timer> timer, milliseconds interval,
-                      Job job) {
-  boost::asio::steady_timer& reference = *timer;
-  reference.async_wait([this, timer = std::move(timer), interval, job](auto error) mutable {
-    if (error) return;
-    (this->*job)();
-    timer->expires_at(timer->expiry() + interval);
-    repeat(std::move(timer), interval, job);
-  });
+bool Director::has_services() const {
+  return services_->steering_sizes().services != 0 || !services_->mark_rules().empty();
+}
+
+// Services are made one by one: those of the weir before that are still to come have silence until
+// nothing has changed for a while.
+Task<> Director::lift_guards() {
+  constexpr std::chrono::seconds kLook{1};
+  constexpr int kQuietLooks = 5;
+  const ServiceIndex* before = nullptr;
+  for (int quiet = 0; quiet < kQuietLooks;) {
+    co_await sleep_for(loop_, kLook);
+    const ServiceIndex* const index = &services_->index();
+    quiet = has_services() && index == before ? quiet + 1 : 0;
+    before = index;
+  }
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    if (absl::Status status = record.steering->lift_guard(); !status.ok()) {
+      log_line(std::string(status.message()));
+    }
+  }
+}
+
+// Before the ports close.
+void Director::end_silence_or_keep_it() {
+  for (const PortRecord& record : port_records_) {
+    if (record.steering == nullptr) continue;
+    absl::Status status;
+    if (options_.on_exit == OnExit::release) {
+      status = record.steering->lift_guard();
+    } else if (has_services()) {
+      status = record.steering->keep_silence();
+    }
+    if (!status.ok()) log_line(std::string(status.message()), Severity::error);
+  }
+}
+
+// Of the signals from `first` on those that would end the process and can be caught, but its own
+// faults (SIGSEGV and the like), and those that somebody handles.
+void Director::catch_signals(int first, int last) {
+  constexpr std::array kOthers = {SIGILL, SIGTRAP,  SIGABRT, SIGBUS,  SIGFPE,  SIGSEGV,
+                                  SIGSYS, SIGKILL,  SIGSTOP, SIGPIPE, SIGCHLD, SIGCONT,
+                                  SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
+  for (int number = first; number <= last; ++number) {
+    if (std::find(kOthers.begin(), kOthers.end(), number) != kOthers.end()) continue;
+    struct sigaction present {};
+    if (sigaction(number, nullptr, &present) != 0 || present.sa_handler != SIG_DFL) continue;
+    boost::system::error_code error;
+    signals_.add(number, error);
+  }
+}
+
+Task<> Director::take_signals() {
+  while (!told_to_end_) {
+    const auto [error, number] = co_await signals_.async_wait(in_task);
+    if (error) co_return;
+    if (number == SIGHUP) {
+      log_line("SIGHUP is for reading the configuration again, which weir cannot do yet: ignored");
+    } else if (number == SIGUSR1 || number == SIGUSR2) {
+      log_line(absl::StrCat(strsignal(number), ": weir does nothing with this signal"));
+    } else {
+      told_to_end_ = true;
+    }
+  }
+  loop_.stop();
 }
 
 void Director::run() {
-  every(milliseconds(5), &Director::drain_misses);
-  every(milliseconds(50), &Director::keep_house);
-  every(milliseconds(1000), &Director::watch_links);
-  every(std::chrono::seconds(10), &Director::mark_used_next_hops);
-  every(std::chrono::seconds(10), &Director::report_complaints);
-  every(milliseconds(1000 * RateEstimator::kIntervalSeconds / Services::kRateSlices),
-        &Director::estimate_rates);
-  every(milliseconds(50), &Director::reserve_local_ports);
-  every(milliseconds(1000), &Director::retry_steering);
-  signals_.add(SIGINT);
-  signals_.add(SIGTERM);
-  signals_.async_wait([this](auto error, int) {
-    if (!error) io_.stop();
-  });
+  // DPDK's drivers have taken theirs by now.
+  catch_signals(SIGRTMIN, SIGRTMAX);
+  repeat(milliseconds(5), &Director::drain_misses);
+  repeat(milliseconds(50), &Director::keep_house);
+  repeat(milliseconds(1000), &Director::watch_links);
+  repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);
+  repeat(std::chrono::seconds(10), &Director::report_complaints);
+  repeat(std::chrono::seconds(1), &Director::watch_local_ports);
+  repeat(milliseconds(1000 * RateEstimator::kIntervalSeconds / Services::kRateSlices),
+         &Director::estimate_rates);
+  repeat(milliseconds(50), &Director::reserve_local_ports);
+  repeat(milliseconds(1000), &Director::retry_steering);
+  bool guarded = false;
   for (std::size_t i = 0; i < ports_.size(); ++i) {
-    if (port_records_[i].steering == nullptr) {
+    const auto& steering = port_records_[i].steering;
+    if (steering != nullptr && steering->is_guarded()) {
+      guarded = true;
+      log_line(absl::StrCat("clients of the services that were on ", options_.ports[i],
+                            " before see silence until weir has services; `",
+                            steering->command_to_lift(), "` leaves them to the kernel"));
+    }
+    if (steering == nullptr) {
       log_line(absl::StrCat("port ", options_.ports[i], ": its interface for the kernel is ",
                             exception_names_[i], "; give it the host's addresses"));
     }
   }
+  if (guarded) tasks_.start(lift_guards());
   log_line(absl::StrCat("ready: ", ports_.size(), ports_.size() == 1 ? " port, " : " ports, ",
                         workers_.size(), workers_.size() == 1 ? " worker, " : " workers, ",
                         options_.connections_per_worker, " connections each, socket ",
                         options_.socket));
-  io_.run();
+  loop_.run();
 }
 
 // Backwards: what uses a thing ends before the thing. Also after a start that failed half-way.
 void Director::stop() {
   api_.reset();
   if (workers_running_) {
+    end_silence_or_keep_it();
     for (WorkerRecord& record : workers_) record.worker->stop();
     for (WorkerRecord& record : workers_) wait_for_lcore(record.lcore);
     workers_running_ = false;

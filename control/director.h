@@ -8,7 +8,6 @@
 #include <vector>
 
 #include <absl/status/status.h>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -17,6 +16,10 @@
 #include "control/host/reserved_ports.h"
 #include "control/host/steering.h"
 #include "control/live/services.h"
+#include "control/loop/event_loop.h"
+#include "control/loop/processes.h"
+#include "control/loop/task.h"
+#include "control/loop/timers.h"
 #include "control/options.h"
 #include "dataplane/io/dpdk_datagrams.h"
 #include "dataplane/io/dpdk_startup.h"
@@ -30,14 +33,15 @@ namespace weir {
 
 class Director {
  public:
-  explicit Director(Options options);
+  // `helper` starts programs for it.
+  Director(Options options, ProcessHelper helper);
   ~Director();
   Director(const Director&) = delete;
   Director& operator=(const Director&) = delete;
 
   // Takes the ports and starts the workers; on an error nothing is left behind.
   absl::Status start();
-  // Serves until SIGTERM or SIGINT.
+  // Serves until a signal ends it.
   void run();
 
  private:
@@ -68,6 +72,7 @@ class Director {
   absl::Status make_workers();
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();
+  absl::Status give_up_privileges();
   absl::Status open_control();
   absl::Status apply_settings();
   void on_network_change(const Network::Change& change);
@@ -81,19 +86,24 @@ class Director {
   void reserve_local_ports();
   void watch_links();
   void report_complaints();
+  void watch_local_ports();
   void drain_misses();
   void mark_used_next_hops();
-  using Job = void (Director::*)();
-  void every(std::chrono::milliseconds interval, Job job);
-  void repeat(std::shared_ptr<boost::asio::steady_timer> timer, std::chrono::milliseconds interval,
-              Job job);
+  void repeat(LoopClock::duration interval, void (Director::*job)());
+  void catch_signals(int first, int last);
+  Task<> take_signals();
+  bool has_services() const;
+  Task<> lift_guards();
+  void end_silence_or_keep_it();
   void keep_house();
   void estimate_rates();
   void stop();
 
   Options options_;
-  boost::asio::io_context io_{1};
-  boost::asio::signal_set signals_{io_};
+  EventLoop loop_;
+  boost::asio::signal_set signals_{loop_.io()};
+  Processes processes_;
+  bool told_to_end_ = false;  // by a signal
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;
@@ -114,14 +124,16 @@ class Director {
   std::unique_ptr<HostNetwork> host_;
   bool work_scheduled_ = false;
   bool awaiting_workers_ = false;
-  boost::asio::steady_timer adoption_timer_{io_};
+  boost::asio::steady_timer adoption_timer_{loop_.io()};
   std::unique_ptr<ExceptionPath> exception_path_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ReservedPorts> reserved_ports_;
   KernelSources kernel_sources_;
   bool reserves_ports_ = false;
+  std::uint64_t told_without_port_ = 0;  // packets
   std::string told_reservation_error_;
   std::vector<std::string> told_complaints_;
+  Tasks tasks_;
 };
 
 }  // namespace weir

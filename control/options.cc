@@ -42,6 +42,13 @@ constexpr char kAfterwords[] =
     "CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
     "--workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
 
+void set_on_exit(const std::string& text, OnExit& on_exit) {
+  if (text != "silent" && text != "release") {
+    throw po::error("--on-exit takes silent or release, not '" + text + "'");
+  }
+  on_exit = text == "release" ? OnExit::release : OnExit::silent;
+}
+
 po::options_description settings_description(Options& options) {
   po::options_description description("Options, also in a settings file");
   description.add_options()(
@@ -61,6 +68,12 @@ po::options_description settings_description(Options& options) {
       "connections of each address family that a worker can hold; fixed at start")(
       "busy-poll", po::bool_switch(&options.busy_poll),
       "idle workers never sleep: lowest latency, whole CPUs")(
+      "on-exit",
+      po::value<std::string>()
+          ->value_name("silent|release")
+          ->notifier([&options](const std::string& text) { set_on_exit(text, options.on_exit); }),
+      "what clients of kernel interfaces see once weir has stopped: silence, so that their "
+      "connections outlive a restart (the default), or the kernel's answers")(
       "socket", po::value(&options.socket)->value_name("PATH")->default_value(options.socket),
       "UNIX socket for ipvsadm and weirctl")(
       "eal", po::value(&options.eal)->value_name("ARGUMENTS"),
@@ -129,6 +142,10 @@ absl::Status check(const Options& options) {
   if (options.ports.size() > kMaxPortOptions) {
     return absl::InvalidArgumentError(
         absl::StrCat("weir serves at most ", kMaxPortOptions, " ports"));
+  }
+  for (auto port = options.ports.begin(); port != options.ports.end(); ++port) {
+    if (std::find(options.ports.begin(), port, *port) == port) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--port ", *port, " is there twice"));
   }
   if (const absl::Status status = check_sides(options); !status.ok()) return status;
   if (options.workers == 0 || options.workers > kMaxWorkers) {

@@ -14,6 +14,9 @@
 
 namespace weir {
 
+// What clients see once weir has stopped: nothing, or their packets are the kernel's.
+enum class OnExit { silent, release };
+
 struct Options {
   std::vector<std::string> ports;
   // Of these, those that only clients, or only real servers, are behind.
@@ -24,6 +27,7 @@ struct Options {
   std::string lcores;
   std::uint32_t connections_per_worker = 1'000'000;
   bool busy_poll = false;
+  OnExit on_exit = OnExit::silent;
   std::string socket = "/run/weir/weir.sock";
   std::vector<std::string> eal;
   // Of the settings file's section [settings], in its order; weir checks them at its start.

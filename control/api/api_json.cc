@@ -483,6 +483,17 @@ json::value to_json(const NamedCounter& counter) {
   return json::object{{"name", counter.name}, {"value", counter.value}};
 }
 
+json::value to_json(const LoopListing& loop) {
+  json::array lengths;
+  for (const JobLengths& length : loop.lengths) {
+    lengths.push_back(json::object{{"below_us", length.below_us}, {"jobs", length.jobs}});
+  }
+  return json::object{{"jobs", loop.jobs},
+                      {"longest_us", loop.longest_us},
+                      {"total_us", loop.total_us},
+                      {"lengths", std::move(lengths)}};
+}
+
 json::value to_json(const absl::Status& status) {
   const absl::string_view message = status.message();
   return json::object{
@@ -902,6 +913,25 @@ absl::StatusOr<std::vector<ChangeFailure>> from_json(const json::value& value) {
     failures.push_back({change, status_from_json(each)});
   }
   return failures;
+}
+
+template <>
+absl::StatusOr<JobLengths> from_json(const json::value& value) {
+  JobLengths lengths;
+  Reader reader(value);
+  reader.read("below_us", lengths.below_us).read("jobs", lengths.jobs);
+  return finished(reader, std::move(lengths));
+}
+
+template <>
+absl::StatusOr<LoopListing> from_json(const json::value& value) {
+  LoopListing loop;
+  Reader reader(value);
+  reader.read("jobs", loop.jobs)
+      .read("longest_us", loop.longest_us)
+      .read("total_us", loop.total_us)
+      .read_nested("lengths", loop.lengths);
+  return finished(reader, std::move(loop));
 }
 
 absl::Status status_from_json(const json::value& value) {

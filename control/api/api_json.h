@@ -35,6 +35,7 @@ boost::json::value to_json(const LocalAddressListing& addresses);
 boost::json::value to_json(const MarkRuleSpec& rule);
 boost::json::value to_json(const WorkerListing& worker);
 boost::json::value to_json(const NamedCounter& counter);
+boost::json::value to_json(const LoopListing& loop);
 // {"change": "add_server", "service": "tcp/10.9.0.1/80", "spec": {...}} and the like: what it is,
 // and its members.
 boost::json::value to_json(const Change& change);
@@ -71,6 +72,10 @@ template <>
 absl::StatusOr<WorkerListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<NamedCounter> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<JobLengths> from_json(const boost::json::value& json);
+template <>
+absl::StatusOr<LoopListing> from_json(const boost::json::value& json);
 template <>
 absl::StatusOr<Change> from_json(const boost::json::value& json);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <limits>
 #include <memory>
@@ -31,6 +32,7 @@ constexpr std::uint32_t kSlotsPerSlice = 4096;
 
 struct Call {
   LiveModel& model;
+  const JobHistogram& jobs;
   const std::string& body;
   std::vector<std::string> names;  // what stands for the *s of the route
   Respond respond;
@@ -90,6 +92,23 @@ void with_service(const Call& call, Use use) {
   const auto key = key_from_path(call.names[0], call.names[1], call.names[2]);
   if (!key.ok()) return call.respond(reply(key.status()));
   use(*key);
+}
+
+LoopListing loop_listing(const JobHistogram& jobs) {
+  const auto microseconds = [](JobHistogram::Duration time) {
+    return static_cast<std::uint64_t>(time / std::chrono::microseconds(1));
+  };
+  LoopListing listing{.jobs = jobs.jobs(),
+                      .longest_us = microseconds(jobs.longest()),
+                      .total_us = microseconds(jobs.total())};
+  std::uint64_t below = 1;
+  for (const std::uint64_t count : jobs.buckets()) {
+    listing.lengths.push_back({.below_us = below, .jobs = count});
+    below *= 2;
+  }
+  listing.lengths.back().below_us = 0;
+  while (listing.lengths.size() > 1 && listing.lengths.back().jobs == 0) listing.lengths.pop_back();
+  return listing;
 }
 
 absl::Status other_than_named() {
@@ -397,6 +416,8 @@ void list_counters(const Call& call) {
   call.respond(reply_list("counters", call.model.counters()));
 }
 
+void show_loop(const Call& call) { call.respond(reply(to_json(loop_listing(call.jobs)))); }
+
 void list_settings(const Call& call) {
   call.respond(reply_list("settings", call.model.settings()));
 }
@@ -445,6 +466,7 @@ constexpr std::array kRoutes = {
     Route{"DELETE", "/v1/sync-daemons/*", stop_daemon},
     Route{"GET", "/v1/workers", list_workers},
     Route{"GET", "/v1/counters", list_counters},
+    Route{"GET", "/v1/loop", show_loop},
     Route{"GET", "/v1/settings", list_settings},
     Route{"PUT", "/v1/settings/*", change_setting},
 };
@@ -503,13 +525,14 @@ void answer_changes(LiveModel& model, absl::StatusOr<ChangesRequest> request, Re
                });
 }
 
-void answer(LiveModel& model, const ApiRequest& request, Respond respond) {
+void answer(const ApiSources& sources, const ApiRequest& request, Respond respond) {
   std::string methods;
   for (const Route& route : kRoutes) {
     auto names = match(route.path, request.path);
     if (!names) continue;
     if (route.method == request.method)
-      return route.handle({model, request.body, *std::move(names), std::move(respond)});
+      return route.handle(
+          {sources.model, sources.jobs, request.body, *std::move(names), std::move(respond)});
     methods.append(" ").append(route.method);
   }
   const bool no_such_path = methods.empty();

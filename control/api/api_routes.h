@@ -21,6 +21,7 @@
 //   GET POST         /v1/sync-daemons     DELETE  /v1/sync-daemons/ROLE
 //   GET              /v1/workers
 //   GET              /v1/counters
+//   GET              /v1/loop             how long the control thread's jobs take
 //   GET              /v1/settings         PUT     /v1/settings/NAME
 //
 // Thread: the control thread only.
@@ -35,6 +36,7 @@
 #include "control/api/api_json.h"
 
 #include "control/live/live_model.h"
+#include "control/loop/job_histogram.h"
 
 namespace weir {
 
@@ -55,8 +57,14 @@ struct ApiReply {
 
 using Respond = std::function<void(ApiReply)>;
 
+// What the API shows and changes. All of it outlives the API.
+struct ApiSources {
+  LiveModel& model;
+  const JobHistogram& jobs;  // of the control thread
+};
+
 // Calls `respond` once, perhaps before it returns, perhaps when the workers have what was changed.
-void answer(LiveModel& model, const ApiRequest& request, Respond respond);
+void answer(const ApiSources& sources, const ApiRequest& request, Respond respond);
 
 // Requests of this kind may be long: how long, and the reading of their body, by any thread.
 inline constexpr std::size_t kLongestChanges = std::size_t{64} << 20;

@@ -2,6 +2,7 @@
 #include "control/api/api_server.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -17,7 +18,6 @@
 #include <absl/status/status.h>
 #include <absl/strings/string_view.h>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -54,6 +54,18 @@ absl::Status failed(const std::string& path, const Error& error) {
   const std::string sentence = "the API cannot listen on " + path + " (" + error.message() +
                                "): choose another path with --socket";
   return absl::InternalError(absl::string_view(sentence.data(), sentence.size()));
+}
+
+absl::Status refused(const std::string& sentence) {
+  return absl::FailedPreconditionError(absl::string_view(sentence.data(), sentence.size()));
+}
+
+// Which file is at a path, links not followed.
+using FileName = std::pair<dev_t, ino_t>;
+std::optional<FileName> file_at(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileName(status.st_dev, status.st_ino);
 }
 
 enum class KeepAlive : std::uint8_t { no, yes };
@@ -129,28 +141,33 @@ class ApiServer::Session : public std::enable_shared_from_this<Session> {
 
 class ApiServer::Listener : public std::enable_shared_from_this<Listener> {
  public:
-  Listener(asio::io_context& io, std::string path, LiveModel& model)
-      : acceptor_(io), sweeper_(io), path_(std::move(path)), model_(&model) {}
+  Listener(EventLoop& loop, std::string path, LiveModel& model)
+      : acceptor_(loop.io()),
+        sweeper_(loop.io()),
+        path_(std::move(path)),
+        sources_(ApiSources{model, loop.jobs()}) {}
 
   absl::Status open();
   void run();
   void stop();
   void forget(Session* session);
   asio::thread_pool& helper() { return helper_; }
-  // Null once stopped.
-  LiveModel* model() const { return model_; }
+  // Nothing once stopped.
+  const std::optional<ApiSources>& sources() const { return sources_; }
 
  private:
   Error bind();
+  absl::Status remove_dead_socket();
   void accept();
   void sweep();
   stream_protocol::acceptor acceptor_;
   asio::steady_timer sweeper_;
   std::string path_;
-  LiveModel* model_;
+  std::optional<ApiSources> sources_;
   std::set<Session*> sessions_;
   asio::thread_pool helper_{1};
   bool accepting_ = false;
+  std::optional<FileName> own_file_;
 };
 
 absl::Status ApiServer::Listener::open() {
@@ -160,19 +177,29 @@ absl::Status ApiServer::Listener::open() {
     return failed(path_, asio::error::name_too_long);
   Error error = bind();
   if (error == asio::error::address_in_use) {
-    stream_protocol::socket probe(acceptor_.get_executor());
-    Error refused;
-    probe.connect(stream_protocol::endpoint(path_), refused);
-    if (refused != asio::error::connection_refused) {
-      const std::string sentence = "another process, probably a weir, uses " + path_ +
-                                   ": stop it or choose another --socket";
-      return absl::FailedPreconditionError(absl::string_view(sentence.data(), sentence.size()));
-    }
-    std::filesystem::remove(path_, ignored);
+    if (absl::Status refused = remove_dead_socket(); !refused.ok()) return refused;
     error = bind();
   }
   if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-  return error ? failed(path_, error) : absl::OkStatus();
+  if (error) return failed(path_, error);
+  own_file_ = file_at(path_);
+  return absl::OkStatus();
+}
+
+absl::Status ApiServer::Listener::remove_dead_socket() {
+  std::error_code ignored;
+  const auto type = std::filesystem::symlink_status(path_, ignored).type();
+  if (type != std::filesystem::file_type::socket)
+    return refused("something that is no socket is at " + path_ +
+                   ", and weir leaves it alone: remove it or choose another --socket");
+  stream_protocol::socket probe(acceptor_.get_executor());
+  Error error;
+  probe.connect(stream_protocol::endpoint(path_), error);
+  if (error != asio::error::connection_refused)
+    return refused("another process, probably a weir, uses " + path_ +
+                   ": stop it or choose another --socket");
+  ::unlink(path_.c_str());
+  return absl::OkStatus();
 }
 
 Error ApiServer::Listener::bind() {
@@ -192,18 +219,17 @@ void ApiServer::Listener::run() {
 }
 
 void ApiServer::Listener::stop() {
-  model_ = nullptr;
+  sources_.reset();
   Error ignored;
   acceptor_.close(ignored);
   sweeper_.cancel();
   for (Session* session : sessions_) session->close();
   helper_.join();
-  std::error_code also_ignored;
-  std::filesystem::remove(path_, also_ignored);
+  if (own_file_ && file_at(path_) == own_file_) ::unlink(path_.c_str());
 }
 
 void ApiServer::Listener::accept() {
-  if (accepting_ || model_ == nullptr || sessions_.size() >= kMaxSessions) return;
+  if (accepting_ || !sources_ || sessions_.size() >= kMaxSessions) return;
   accepting_ = true;
   acceptor_.async_accept([self = shared_from_this()](Error error, stream_protocol::socket socket) {
     self->accepting_ = false;
@@ -224,7 +250,7 @@ void ApiServer::Listener::forget(Session* session) {
 void ApiServer::Listener::sweep() {
   sweeper_.expires_after(kSweepInterval);
   sweeper_.async_wait([self = shared_from_this()](Error error) {
-    if (error || self->model_ == nullptr) return;
+    if (error || !self->sources_) return;
     const Clock::time_point now = Clock::now();
     for (Session* session : self->sessions_)
       if (session->is_overdue(now)) session->close();
@@ -275,7 +301,7 @@ void ApiServer::Session::read_more() {
 }
 
 void ApiServer::Session::respond() {
-  if (listener_->model() == nullptr) return;
+  if (!listener_->sources()) return;
   const auto& request = parser_->get();
   const KeepAlive keep_alive = request.keep_alive() ? KeepAlive::yes : KeepAlive::no;
   // While weir is at work on it, the client may take its time.
@@ -289,7 +315,7 @@ void ApiServer::Session::respond() {
   if (is_changes_request(asked.method, asked.path)) {
     read_elsewhere(std::move(asked.body), std::move(respond));
   } else {
-    answer(*listener_->model(), asked, std::move(respond));
+    answer(*listener_->sources(), asked, std::move(respond));
   }
 }
 
@@ -300,8 +326,8 @@ void ApiServer::Session::read_elsewhere(std::string body, Respond respond) {
     auto executor = self->socket_.get_executor();
     asio::post(executor, [self = std::move(self), request = read_changes(body),
                           respond = std::move(respond)]() mutable {
-      LiveModel* const model = self->listener_->model();
-      if (model != nullptr) answer_changes(*model, std::move(request), std::move(respond));
+      const auto& sources = self->listener_->sources();
+      if (sources) answer_changes(sources->model, std::move(request), std::move(respond));
     });
   });
 }
@@ -315,7 +341,7 @@ void ApiServer::Session::send(ApiReply reply, KeepAlive keep_alive) {
 }
 
 void ApiServer::Session::send_slice() {
-  if (listener_->model() == nullptr) return;
+  if (!listener_->sources()) return;
   std::string text;
   const bool more = reply_.next_slice(text);
   std::string chunks = text.empty() ? "" : chunk(text);
@@ -337,10 +363,10 @@ void ApiServer::Session::finish() {
   if (keep_alive_ == KeepAlive::yes) read_request();
 }
 
-absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::open(asio::io_context& io,
+absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::open(EventLoop& loop,
                                                            const std::string& socket_path,
                                                            LiveModel& model) {
-  auto listener = std::make_shared<Listener>(io, socket_path, model);
+  auto listener = std::make_shared<Listener>(loop, socket_path, model);
   if (absl::Status status = listener->open(); !status.ok()) return status;
   listener->run();
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(listener)));

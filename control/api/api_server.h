@@ -12,19 +12,16 @@
 #include <absl/status/statusor.h>
 
 #include "control/live/live_model.h"
-
-namespace boost::asio {
-class io_context;
-}
+#include "control/loop/event_loop.h"
 
 namespace weir {
 
 class ApiServer {
  public:
   // Listens on `socket_path`, for root only; makes its directory and takes over a socket that a
-  // dead process left. FailedPrecondition: another process listens there. `table` and `io` must
+  // dead process left. FailedPrecondition: another process listens there. `model` and `loop` must
   // outlive the server.
-  static absl::StatusOr<std::unique_ptr<ApiServer>> open(boost::asio::io_context& io,
+  static absl::StatusOr<std::unique_ptr<ApiServer>> open(EventLoop& loop,
                                                          const std::string& socket_path,
                                                          LiveModel& model);
   // Stops answering and removes the socket.

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/cli/api_client.h"
 
+#include <sys/socket.h>
+#include <sys/time.h>
+
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 
@@ -44,7 +48,14 @@ absl::Status unreachable(const std::string& path, const Error& error) {
                     "): start weir, or name its socket with --socket PATH or WEIR_SOCKET.");
 }
 
+absl::Status hangs(const std::string& path) {
+  return status(
+      absl::StatusCode::kUnavailable,
+      "The weir on " + path + " does not answer: it hangs or is very busy; look at its log.");
+}
+
 absl::Status interrupted(const std::string& path, const Error& error) {
+  if (error == asio::error::timed_out) return hangs(path);
   return status(absl::StatusCode::kUnavailable, "weir broke off its answer on " + path + " (" +
                                                     error.message() + "): look at its log.");
 }
@@ -83,7 +94,8 @@ class LineReader {
 // One HTTP connection, made when it is needed.
 class ApiClient::Transport {
  public:
-  explicit Transport(std::string path) : path_(std::move(path)), socket_(io_) {}
+  Transport(std::string path, std::chrono::milliseconds patience)
+      : path_(std::move(path)), patience_(patience), socket_(io_) {}
 
   // Calls `on_body` for each piece of the answer's body, if the answer is an OK one; else the
   // error that it describes.
@@ -92,10 +104,15 @@ class ApiClient::Transport {
 
  private:
   absl::Status connect();
+  Error connect_socket();
+  // Starts an asynchronous operation and waits for its end, for as long as patience lasts.
+  template <class Start>
+  Error wait_for(Start start);
   absl::Status send(Method method, const std::string& target, std::string body);
   absl::Status receive(const std::function<void(std::string_view)>& on_body);
 
   std::string path_;
+  std::chrono::milliseconds patience_;
   asio::io_context io_;
   stream_protocol::socket socket_;
   beast::flat_buffer buffer_;
@@ -110,11 +127,43 @@ absl::Status ApiClient::Transport::connect() {
   buffer_.clear();
   if (path_.size() >= sizeof(sockaddr_un::sun_path))
     return unreachable(path_, asio::error::name_too_long);
-  socket_.connect(stream_protocol::endpoint(path_), error);
+  error = connect_socket();
   if (!error) return absl::OkStatus();
   Error ignored;
   socket_.close(ignored);
-  return unreachable(path_, error);
+  return error == asio::error::timed_out ? hangs(path_) : unreachable(path_, error);
+}
+
+// Asio takes a connect() that gave up waiting for one that is under way.
+Error ApiClient::Transport::connect_socket() {
+  Error error;
+  socket_.open(stream_protocol(), error);
+  if (error) return error;
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience_);
+  const timeval patience{.tv_sec = seconds.count(),
+                         .tv_usec = std::chrono::microseconds(patience_ - seconds).count()};
+  ::setsockopt(socket_.native_handle(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  const stream_protocol::endpoint endpoint(path_);
+  if (::connect(socket_.native_handle(), endpoint.data(),
+                static_cast<socklen_t>(endpoint.size())) == 0) {
+    return {};
+  }
+  if (errno == EAGAIN) return asio::error::timed_out;
+  return {errno, boost::system::system_category()};
+}
+
+template <class Start>
+Error ApiClient::Transport::wait_for(Start start) {
+  std::optional<Error> result;
+  start([&result](const Error& error, std::size_t) { result = error; });
+  io_.restart();
+  io_.run_for(patience_);
+  if (result) return *result;
+  Error ignored;
+  socket_.close(ignored);
+  io_.restart();
+  io_.run();
+  return asio::error::timed_out;
 }
 
 absl::Status ApiClient::Transport::send(Method method, const std::string& target,
@@ -126,16 +175,16 @@ absl::Status ApiClient::Transport::send(Method method, const std::string& target
   if (!body.empty()) request.set(http::field::content_type, "application/json");
   request.body() = std::move(body);
   request.prepare_payload();
-  Error error;
-  http::write(socket_, request, error);
+  const Error error =
+      wait_for([&](auto done) { http::async_write(socket_, request, std::move(done)); });
   return error ? interrupted(path_, error) : absl::OkStatus();
 }
 
 absl::Status ApiClient::Transport::receive(const std::function<void(std::string_view)>& on_body) {
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(boost::none);
-  Error error;
-  http::read_header(socket_, buffer_, parser, error);
+  Error error = wait_for(
+      [&](auto done) { http::async_read_header(socket_, buffer_, parser, std::move(done)); });
   if (error) return interrupted(path_, error);
   const bool ok = parser.get().result_int() == kHttpOk;
   std::string problem;
@@ -143,7 +192,8 @@ absl::Status ApiClient::Transport::receive(const std::function<void(std::string_
   while (!parser.is_done()) {
     parser.get().body().data = piece.data();
     parser.get().body().size = piece.size();
-    http::read(socket_, buffer_, parser, error);
+    error =
+        wait_for([&](auto done) { http::async_read(socket_, buffer_, parser, std::move(done)); });
     if (error && error != http::error::need_buffer) return interrupted(path_, error);
     const std::string_view text(piece.data(), piece.size() - parser.get().body().size);
     if (ok)
@@ -177,8 +227,8 @@ std::string socket_path(const std::optional<std::string>& option) {
   return environment != nullptr && *environment != '\0' ? environment : kDefaultSocket;
 }
 
-ApiClient::ApiClient(std::string socket_path)
-    : transport_(std::make_unique<Transport>(std::move(socket_path))) {}
+ApiClient::ApiClient(std::string socket_path, std::chrono::milliseconds patience)
+    : transport_(std::make_unique<Transport>(std::move(socket_path), patience)) {}
 
 ApiClient::~ApiClient() = default;
 
@@ -294,6 +344,12 @@ absl::StatusOr<std::vector<WorkerListing>> ApiClient::workers() {
 
 absl::StatusOr<std::vector<NamedCounter>> ApiClient::counters() {
   return get_list<NamedCounter>("/v1/counters", "counters");
+}
+
+absl::StatusOr<LoopListing> ApiClient::loop() {
+  const auto value = get("/v1/loop");
+  if (!value.ok()) return value.status();
+  return from_json<LoopListing>(*value);
 }
 
 absl::StatusOr<std::vector<SettingListing>> ApiClient::settings() {

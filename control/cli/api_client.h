@@ -5,6 +5,7 @@
 // PermissionDenied.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -27,7 +28,9 @@ std::string socket_path(const std::optional<std::string>& option);
 
 class ApiClient {
  public:
-  explicit ApiClient(std::string socket_path);
+  // How long weir may say nothing before it counts as one that hangs.
+  static constexpr std::chrono::seconds kPatience{15};
+  explicit ApiClient(std::string socket_path, std::chrono::milliseconds patience = kPatience);
   ~ApiClient();
 
   absl::Status commit(const Change& change);
@@ -50,6 +53,7 @@ class ApiClient {
 
   absl::StatusOr<std::vector<WorkerListing>> workers();
   absl::StatusOr<std::vector<NamedCounter>> counters();
+  absl::StatusOr<LoopListing> loop();
   absl::StatusOr<std::vector<SettingListing>> settings();
 
  private:

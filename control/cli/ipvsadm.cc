@@ -314,4 +314,32 @@ int run_ipvsadm(std::span<const std::string> arguments, ApiClient& weir, NameLoo
   return IpvsadmRun(weir, names, streams).run(arguments, InRestore::no);
 }
 
+int run_ipvsadm_save(std::span<const std::string> arguments, ApiClient& weir, NameLookup& names,
+                     const CommandStreams& streams) {
+  std::vector<std::string> save = {"-S"};
+  for (const std::string& argument : arguments) {
+    if (argument == "-n") {
+      save.emplace_back("-n");
+    } else if (argument.starts_with('-')) {
+      streams.err << "ipvsadm-save: Script to save the IPVS table to stdout.\n"
+                     "   With the -n option, prints out the table in numeric format.\n";
+      return 1;
+    }
+  }
+  return run_ipvsadm(save, weir, names, streams);
+}
+
+int run_ipvsadm_restore(std::span<const std::string>, ApiClient& weir, NameLookup& names,
+                        const CommandStreams& streams) {
+  std::string rules;
+  for (std::string line; std::getline(streams.in, line);) {
+    if (!line.starts_with('#')) rules += line + '\n';
+  }
+  const std::array<std::string, 1> clear = {"-C"};
+  const std::array<std::string, 1> restore = {"-R"};
+  if (const int failed = run_ipvsadm(clear, weir, names, streams); failed != 0) return failed;
+  std::istringstream in(rules);
+  return run_ipvsadm(restore, weir, names, {.in = in, .out = streams.out, .err = streams.err});
+}
+
 }  // namespace weir

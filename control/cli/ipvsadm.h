@@ -22,4 +22,11 @@ struct CommandStreams {
 int run_ipvsadm(std::span<const std::string> arguments, ApiClient& weir, NameLookup& names,
                 const CommandStreams& streams);
 
+// ipvsadm's two scripts: the rules as commands; the rules from commands, lines with # left out,
+// instead of those that are there.
+int run_ipvsadm_save(std::span<const std::string> arguments, ApiClient& weir, NameLookup& names,
+                     const CommandStreams& streams);
+int run_ipvsadm_restore(std::span<const std::string> arguments, ApiClient& weir, NameLookup& names,
+                        const CommandStreams& streams);
+
 }  // namespace weir

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// weirctl: shows and changes a running weir. Under the name ipvsadm it is ipvsadm.
+// weirctl: shows and changes a running weir. Under the names ipvsadm, ipvsadm-save and
+// ipvsadm-restore it is these.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -32,6 +33,7 @@ Usage: weirctl [--socket PATH] COMMAND
   show connections          the connections of all workers
   show workers              how busy each worker is, and what it has done since it started
   show counters             every way out of the packet path, with its count of packets
+  show loop                 how long the jobs of the control thread take
   show settings             what can be changed while weir runs
   show local-addresses      the director's addresses that FullNAT sends from
   show mark-rules           the rules that give packets their marks
@@ -57,6 +59,9 @@ Usage: weirctl [--socket PATH] COMMAND
                             that matches a packet decides; mark 0 means that it has none. Packets
                             to any destination count, not only those to this host.
   delete mark-rule N        the rule that has this number in `show mark-rules`
+  ipvsadm-save [-n], ipvsadm-restore
+                            the services and real servers, to standard output and from standard
+                            input instead of those that are there
   ipvsadm ARGUMENTS...      the same as the program ipvsadm: `weirctl ipvsadm -h` explains it
 
   --socket PATH             weir's socket; without it the environment variable WEIR_SOCKET,
@@ -90,6 +95,20 @@ int report(const absl::Status& status) {
   return kFailed;
 }
 
+// Why `client-address` does nothing here; empty: it does something, or is not set.
+std::string client_address_note(const weir::ServiceListing& service) {
+  const bool set = std::ranges::any_of(service.options, [](const weir::ServiceOption& option) {
+    return option.name == "client-address";
+  });
+  const bool of_use = service.servers.empty() ||
+                      std::ranges::any_of(service.servers, [](const weir::ServerListing& server) {
+                        return server.spec.mode == weir::ForwardMode::fullnat;
+                      });
+  if (!set || of_use) return "";
+  return "client-address has no effect: none of the real servers is FullNAT, and the others see "
+         "the client anyway";
+}
+
 int show_services(weir::ApiClient& weir, std::span<const std::string>) {
   auto services = weir.list();
   if (!services.ok()) return report(services.status());
@@ -103,6 +122,8 @@ int show_services(weir::ApiClient& weir, std::span<const std::string>) {
                 << service.spec.key.address.to_string() << '\n';
     for (const weir::ServiceOption& option : service.options)
       std::cout << "     " << option.name << ' ' << option.value << '\n';
+    if (const std::string note = client_address_note(service); !note.empty())
+      std::cout << "     " << note << '\n';
   }
   return 0;
 }
@@ -147,6 +168,19 @@ int show_counters(weir::ApiClient& weir, std::span<const std::string>) {
   return 0;
 }
 
+int show_loop(weir::ApiClient& weir, std::span<const std::string>) {
+  const auto loop = weir.loop();
+  if (!loop.ok()) return report(loop.status());
+  std::cout << loop->jobs << " jobs of the control thread, "
+            << "the longest " << loop->longest_us << " us, together " << loop->total_us << " us\n";
+  for (const weir::JobLengths& length : loop->lengths) {
+    const std::string limit =
+        length.below_us == 0 ? "longer" : "below " + std::to_string(length.below_us) + " us";
+    std::cout << std::setw(16) << limit << std::setw(14) << length.jobs << '\n';
+  }
+  return 0;
+}
+
 int show_settings(weir::ApiClient& weir, std::span<const std::string>) {
   const auto settings = weir.settings();
   if (!settings.ok()) return report(settings.status());
@@ -168,7 +202,14 @@ int misused(const absl::Status& status) {
 int set_service(weir::ApiClient& weir, std::span<const std::string> arguments) {
   const auto command = weir::parse_service_option(arguments);
   if (!command.ok()) return misused(command.status());
-  return report(weir.commit(weir::SetServiceOption{command->service, command->option}));
+  const absl::Status status =
+      weir.commit(weir::SetServiceOption{command->service, command->option});
+  if (!status.ok()) return report(status);
+  const auto service = weir.find(command->service);
+  if (!service.ok()) return report(service.status());
+  if (const std::string note = client_address_note(*service); !note.empty())
+    std::cerr << note << '\n';
+  return 0;
 }
 
 int show_local_addresses(weir::ApiClient& weir, std::span<const std::string>) {
@@ -226,6 +267,7 @@ constexpr std::array kCommands = {
     Command{"show connections", 0, 0, show_connections},
     Command{"show workers", 0, 0, show_workers},
     Command{"show counters", 0, 0, show_counters},
+    Command{"show loop", 0, 0, show_loop},
     Command{"show settings", 0, 0, show_settings},
     Command{"show local-addresses", 0, 0, show_local_addresses},
     Command{"show mark-rules", 0, 0, show_mark_rules},
@@ -285,9 +327,23 @@ SocketOption take_socket_option(std::vector<std::string>& arguments) {
   return option;
 }
 
-bool is_ipvsadm(std::string_view program) {
+// ipvsadm and its two scripts, by the name of the program or the first argument.
+struct Face {
+  std::string_view name;
+  int (*run)(std::span<const std::string> arguments, weir::ApiClient& weir, weir::NameLookup& names,
+             const weir::CommandStreams& streams);
+};
+constexpr std::array kFaces = {
+    Face{"ipvsadm", weir::run_ipvsadm},
+    Face{"ipvsadm-save", weir::run_ipvsadm_save},
+    Face{"ipvsadm-restore", weir::run_ipvsadm_restore},
+};
+
+const Face* face_named(std::string_view program) {
   const std::size_t slash = program.rfind('/');
-  return program.substr(slash == std::string_view::npos ? 0 : slash + 1) == "ipvsadm";
+  const std::string_view name = program.substr(slash == std::string_view::npos ? 0 : slash + 1);
+  const auto* const face = std::ranges::find(kFaces, name, &Face::name);
+  return face == kFaces.end() ? nullptr : face;
 }
 
 }  // namespace
@@ -301,16 +357,15 @@ int main(int argc, char** argv) {
     std::cerr << "--socket needs the path of weir's socket after it.\n";
     return kUsage;
   }
-  bool as_ipvsadm = is_ipvsadm(program);
-  if (!as_ipvsadm && !arguments.empty() && arguments[0] == "ipvsadm") {
-    as_ipvsadm = true;
-    arguments.erase(arguments.begin());
+  const Face* face = face_named(program);
+  if (face == nullptr && !arguments.empty()) {
+    face = face_named(arguments[0]);
+    if (face != nullptr) arguments.erase(arguments.begin());
   }
   weir::ApiClient weir(weir::socket_path(socket.path));
-  if (as_ipvsadm) {
+  if (face != nullptr) {
     weir::SystemNameLookup names;
-    return run_ipvsadm(arguments, weir, names,
-                       {.in = std::cin, .out = std::cout, .err = std::cerr});
+    return face->run(arguments, weir, names, {.in = std::cin, .out = std::cout, .err = std::cerr});
   }
   if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h")) {
     std::cout << kHelp;

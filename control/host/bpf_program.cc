@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/host/bpf_program.h"
 
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <unistd.h>
 
@@ -10,8 +11,12 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string_view>
+#include <system_error>
 
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -45,10 +50,23 @@ libbpf_print_fn_t& previous_print() {
   return function;
 }
 
-absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
-  Descriptor program(bpf_prog_get_fd_by_id(id));
-  if (program.is_open()) return program;
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF program ", id));
+// By its number the kernel hands out a program or map only to who has CAP_SYS_ADMIN. Those that
+// the driver has loaded are open in this process anyway.
+Descriptor own_descriptor(std::string_view kind, std::uint32_t id) {
+  const int refused = errno;
+  const std::string wanted = absl::StrCat(std::string(kind), ":\t", id);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo", error)) {
+    std::ifstream about(entry.path());
+    for (std::string line; std::getline(about, line);) {
+      int descriptor = -1;
+      if (line != wanted) continue;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &descriptor)) continue;
+      return Descriptor(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
+    }
+  }
+  errno = refused;
+  return {};
 }
 
 struct ProgramInfo {
@@ -97,6 +115,19 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::StatusOr<Descriptor> open_program(std::uint32_t id) {
+  Descriptor program(bpf_prog_get_fd_by_id(id));
+  if (!program.is_open()) program = own_descriptor("prog_id", id);
+  if (program.is_open()) return program;
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the BPF program ", id));
+}
+
+absl::StatusOr<std::uint32_t> xdp_program_id_of(int interface_index) {
+  const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
+  if (!attachment.ok()) return attachment.status();
+  return attachment->program;
+}
+
 absl::StatusOr<std::string> program_name(std::uint32_t program) {
   const absl::StatusOr<ProgramInfo> info = read_info(program);
   if (!info.ok()) return info.status();
@@ -109,6 +140,7 @@ absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program) {
   std::vector<BpfMap> maps;
   for (std::size_t i = 0; i < std::min<std::size_t>(info->info.nr_map_ids, kMaxMaps); ++i) {
     Descriptor map(bpf_map_get_fd_by_id(info->maps[i]));
+    if (!map.is_open()) map = own_descriptor("map_id", info->maps[i]);
     bpf_map_info about;
     std::memset(&about, 0, sizeof about);
     std::uint32_t length = sizeof about;
@@ -133,18 +165,16 @@ absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index) {
   return XdpProgram{attachment->program, *std::move(name)};
 }
 
-absl::Status detach_xdp_program(int interface_index, std::uint32_t program) {
+absl::Status detach_xdp_program(int interface_index, const Descriptor& program) {
   const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
   if (!attachment.ok()) return attachment.status();
-  const absl::StatusOr<Descriptor> expected = open_program(program);
-  if (!expected.ok()) return expected.status();
   bpf_xdp_attach_opts options{};
   options.sz = sizeof options;
-  options.old_prog_fd = expected->get();
+  options.old_prog_fd = program.get();
   const LibbpfMessages quiet;
   const std::uint32_t flags = attachment->mode | XDP_FLAGS_REPLACE;
   if (const int error = bpf_xdp_detach(interface_index, flags, &options); error != 0) {
-    return absl::ErrnoToStatus(-error, absl::StrCat("cannot detach the XDP program ", program));
+    return absl::ErrnoToStatus(-error, "cannot detach the steering program");
   }
   return absl::OkStatus();
 }

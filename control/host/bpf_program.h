@@ -49,10 +49,14 @@ struct BpfMap {
 absl::StatusOr<std::string> program_name(std::uint32_t program);
 absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program);
 
-// The XDP program of an interface, in whatever mode; none: nullopt.
+// The kernel's number of an interface's XDP program, in whatever mode; none: 0. Needs no privilege.
+absl::StatusOr<std::uint32_t> xdp_program_id_of(int interface_index);
+// The XDP program of an interface; none: nullopt.
 absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index);
+// One that this process has open, or, with CAP_SYS_ADMIN, any.
+absl::StatusOr<Descriptor> open_program(std::uint32_t id);
 // Takes this program off the interface, and no other that may have replaced it.
-absl::Status detach_xdp_program(int interface_index, std::uint32_t program);
+absl::Status detach_xdp_program(int interface_index, const Descriptor& program);
 
 // While it lives, libbpf prints nothing, and the kernel's last explanation is kept.
 class LibbpfMessages {

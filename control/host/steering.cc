@@ -8,13 +8,11 @@
 #include <net/if_arp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -27,6 +25,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "control/loop/log.h"
 #include "dataplane/table/local_addresses.h"
 #include "dataplane/table/service.h"
 #include "dataplane/xdp/steer_maps.h"
@@ -59,7 +58,10 @@ absl::Status bring_up(int socket, const std::string& interface) {
   if (!request.ok()) return request.status();
   if ((request->ifr_flags & IFF_UP) != 0) return absl::OkStatus();
   request->ifr_flags = static_cast<short>(request->ifr_flags | IFF_UP);
-  if (ioctl(socket, SIOCSIFFLAGS, &*request) == 0) return absl::OkStatus();
+  if (ioctl(socket, SIOCSIFFLAGS, &*request) == 0) {
+    log_line(absl::StrCat(interface, " was down: weir has brought it up"));
+    return absl::OkStatus();
+  }
   return absl::ErrnoToStatus(
       errno, absl::StrCat(interface, " is down and cannot be brought up: try `ip link set ",
                           interface, " up`"));
@@ -313,6 +315,12 @@ Steering::~Steering() {
 
 absl::StatusOr<std::unique_ptr<Steering>> Steering::claim(const std::string& interface,
                                                           const std::string& object) {
+  const std::size_t colon = interface.find(':');
+  if (colon != std::string::npos) {
+    return absl::NotFoundError(absl::StrCat("there is no interface ", interface,
+                                            ": such a name is an address's label; give --port ",
+                                            interface.substr(0, colon), ", where the address is"));
+  }
   const unsigned index = if_nametoindex(interface.c_str());
   if (index == 0) {
     return absl::NotFoundError(
@@ -331,27 +339,13 @@ absl::StatusOr<std::unique_ptr<Steering>> Steering::claim(const std::string& int
                                                    interface, " or ", path, ": rename it"));
   }
   std::unique_ptr<Steering> steering(new Steering(interface, path, static_cast<int>(index)));
-  absl::Status status = steering->lock();
-  if (status.ok()) status = steering->check_interface();
+  absl::StatusOr<InterfaceLock> lock = InterfaceLock::take(interface, steering->index_);
+  if (!lock.ok()) return lock.status();
+  steering->lock_ = *std::move(lock);
+  absl::Status status = steering->check_interface();
   if (status.ok()) status = steering->check_program();
   if (!status.ok()) return status;
   return steering;
-}
-
-// An abstract UNIX socket's name: one per network namespace, and gone with its process.
-absl::Status Steering::lock() {
-  const std::string name = absl::StrCat("weir-steering-", index_);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  name.copy(address.sun_path + 1, sizeof address.sun_path - 1);
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-  lock_ = Descriptor(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (bind(lock_.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) {
-    return absl::OkStatus();
-  }
-  if (errno != EADDRINUSE) return absl::ErrnoToStatus(errno, "cannot lock " + interface_);
-  return absl::AlreadyExistsError(absl::StrCat(
-      "another weir uses ", interface_, ": stop that one or give this one another interface"));
 }
 
 absl::Status Steering::check_interface() {
@@ -377,6 +371,11 @@ absl::Status Steering::check_interface() {
 
 absl::Status Steering::check_program() const {
   const absl::StatusOr<std::optional<XdpProgram>> program = xdp_program_of(index_);
+  if (absl::IsPermissionDenied(program.status())) {
+    return refuse(interface_, absl::StrCat(" has an XDP program, and weir may not ask which one "
+                                           "without CAP_SYS_ADMIN: take it off with `ip link set ",
+                                           interface_, " xdp off`"));
+  }
   if (!program.ok()) return program.status();
   if (!program->has_value() || (*program)->name == kProgramName) return absl::OkStatus();
   return refuse(interface_, absl::StrCat(" has the XDP program ", (*program)->name, " (id ",
@@ -392,21 +391,32 @@ std::string Steering::vdev_arguments(unsigned port_index) const {
 absl::StatusOr<Steering::Handover> Steering::make_way() {
   absl::Status foreign = check_program();
   if (!foreign.ok()) return foreign;
-  const absl::StatusOr<std::optional<XdpProgram>> stale = xdp_program_of(index_);
+  guard_.find();
+  const absl::StatusOr<std::uint32_t> stale = xdp_program_id_of(index_);
   if (!stale.ok()) return stale.status();
   made_way_ = true;
   Handover handover;
-  if (!stale->has_value()) return handover;
-  if (const absl::Status guarded = guard_.raise(object_, (*stale)->id); !guarded.ok()) {
+  if (*stale == 0) return handover;
+  const absl::StatusOr<std::vector<BpfMap>> maps = maps_of_program(*stale);
+  absl::Status guarded = maps.ok() ? guard_.load(object_, *maps) : maps.status();
+  if (guarded.ok()) guarded = guard_.raise();
+  if (!guarded.ok()) {
     handover.silent = false;
     handover.reason = absl::StrCat(
         "clients of ", interface_,
         " may see a RST while the program of a killed weir is replaced: ", guarded.message());
   }
-  if (absl::Status detached = detach_xdp_program(index_, (*stale)->id); !detached.ok()) {
-    return detached;
-  }
+  if (absl::Status detached = detach_program(); !detached.ok()) return detached;
   return handover;
+}
+
+// The steering program that is on the interface, this weir's or a killed one's.
+absl::Status Steering::detach_program() {
+  if (own_program_.is_open()) return detach_xdp_program(index_, own_program_);
+  const absl::StatusOr<std::uint32_t> id = xdp_program_id_of(index_);
+  if (!id.ok()) return id.status();
+  const absl::StatusOr<Descriptor> program = open_program(*id);
+  return program.ok() ? detach_xdp_program(index_, *program) : program.status();
 }
 
 absl::Status Steering::explain_failure() const {
@@ -439,10 +449,14 @@ absl::Status Steering::attach() {
   }
   absl::StatusOr<std::vector<BpfMap>> found = maps_of_program((*program)->id);
   if (!found.ok()) return found.status();
+  absl::StatusOr<Descriptor> own = open_program((*program)->id);
+  if (!own.ok()) return own.status();
+  guard_loaded_ = guard_.load(object_, *found);
   auto maps = std::make_unique<Maps>();
   if (absl::Status opened = maps->open(*std::move(found)); !opened.ok()) return opened;
   maps_ = std::move(maps);
   program_ = (*program)->id;
+  own_program_ = *std::move(own);
   return absl::OkStatus();
 }
 
@@ -481,7 +495,6 @@ absl::Status Steering::apply(std::span<const SteeringChange> changes,
     }
   }
   maps_->pending.insert(maps_->pending.end(), failed.begin(), failed.end());
-  problem.Update(guard_.lift());
   return problem;
 }
 
@@ -514,30 +527,34 @@ absl::Status Steering::still_there() const {
     return absl::NotFoundError(
         absl::StrCat("the interface ", interface_, " is gone: create it again and restart weir"));
   }
-  const absl::StatusOr<std::optional<XdpProgram>> program = xdp_program_of(index_);
+  const absl::StatusOr<std::uint32_t> program = xdp_program_id_of(index_);
   if (!program.ok()) return program.status();
-  if (program->has_value() && (*program)->id == program_) return absl::OkStatus();
+  if (*program == program_) return absl::OkStatus();
   return refuse(interface_, " has lost its steering program: restart weir to attach it again");
+}
+
+absl::Status Steering::keep_silence() {
+  return guard_.stands() || guard_loaded_.ok() ? guard_.raise() : guard_loaded_;
 }
 
 absl::Status Steering::release() {
   maps_.reset();
   // Another weir may claim the interface as soon as this one has left it.
-  const Descriptor lock = std::move(lock_);
+  const InterfaceLock lock = std::move(lock_);
   std::array<char, IF_NAMESIZE> name{};
   const bool gone = if_indextoname(static_cast<unsigned>(index_), name.data()) == nullptr;
   if (!std::exchange(made_way_, false) || gone) return absl::OkStatus();
-  const absl::StatusOr<std::optional<XdpProgram>> program = xdp_program_of(index_);
+  const absl::StatusOr<std::uint32_t> program = xdp_program_id_of(index_);
   if (!program.ok()) return program.status();
-  if (program->has_value() && (*program)->name == kProgramName) {
-    absl::Status detached = detach_xdp_program(index_, (*program)->id);
-    if (!detached.ok()) return detached;
+  // Before attach() the name alone says whose it is; later weir may not ask for it.
+  const bool ours = program_ != 0 ? *program == program_ : *program != 0 && check_program().ok();
+  if (ours) {
+    if (absl::Status detached = detach_program(); !detached.ok()) return detached;
   }
   if (!guard_.stands()) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("clients of the killed weir on ", interface_,
-                                             " go on seeing silence until a weir has started; `",
-                                             SteeringGuard::command_to_lift(interface_),
-                                             "` leaves them to the kernel"));
+  return absl::UnavailableError(absl::StrCat("clients of the services on ", interface_,
+                                             " see silence until a weir has services again; `",
+                                             command_to_lift(), "` leaves them to the kernel"));
 }
 
 }  // namespace weir

@@ -3,13 +3,16 @@
 // services to the workers (dataplane/xdp/steer.bpf.c) while the kernel keeps everything else.
 //
 // Life of a port, in this order:
-//   claim()               before the EAL starts: checks the interface and locks it
-//   vdev_arguments()      for the EAL; its AF_XDP driver is the only one that can attach the
-//   program make_way()            right before the first rte_eth_rx_queue_setup(), which attaches
-//   it attach()              after rte_eth_dev_start(): finds the program and its maps apply() as
-//   often as services, real servers or addresses change release()             after
-//   rte_eth_dev_close(); the destructor does it as well
+//   claim()           before the EAL starts: checks the interface and locks it
+//   vdev_arguments()  for the EAL; its AF_XDP driver is the only one that can attach the program
+//   make_way()        right before the first rte_eth_rx_queue_setup(), which attaches it
+//   attach()          after rte_eth_dev_start(): finds the program and its maps
+//   apply()           as often as services, real servers or addresses change
+//   lift_guard()      once the services are there
+//   keep_silence()    before rte_eth_dev_close(), where clients are to see silence from then on
+//   release()         after rte_eth_dev_close(); the destructor does it as well
 // After a SIGKILL the program stays and drops what was for the workers; the next start replaces it.
+// Between an end and the next weir's services a guard (steering_guard.h) does the same.
 // Thread: the control thread only.
 #pragma once
 
@@ -23,6 +26,7 @@
 #include <absl/status/statusor.h>
 
 #include "control/host/bpf_program.h"
+#include "control/host/interface_lock.h"
 #include "control/host/steering_guard.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/xdp/steered.h"
@@ -49,9 +53,9 @@ class Steering {
   // "net_af_xdp<port_index>" is the name of the device.
   std::string vdev_arguments(unsigned port_index) const;
 
-  // Takes a killed weir's program off the interface. From here until the first apply() a filter
-  // behind XDP keeps dropping what that program gave to the workers; where the kernel cannot do
-  // that, `silent` is false and `reason` a sentence for the log.
+  // Takes a killed weir's program off the interface. From here until lift_guard() a filter behind
+  // XDP keeps dropping what that program gave to the workers; where the kernel cannot do that,
+  // `silent` is false and `reason` a sentence for the log.
   struct Handover {
     bool silent = true;
     std::string reason;
@@ -67,10 +71,16 @@ class Steering {
   absl::Status apply(std::span<const SteeringChange> changes, const SteeringConfig& config);
   absl::Status set_macs(std::span<const MacAddress> macs);
   absl::Status retry();
+  // The services of the weir before see silence until lift_guard(): once this one has its own.
+  bool is_guarded() const { return guard_.stands(); }
+  absl::Status lift_guard() { return guard_.lift(); }
+  // What a person types to lift it.
+  std::string command_to_lift() const { return SteeringGuard::command_to_lift(interface_); }
+  // Before the port closes: raises a guard, which release() leaves, for this weir's services.
+  absl::Status keep_silence();
   // An error once the interface is gone or somebody took the program off.
   absl::Status still_there() const;
-  // Detaches the program and unlocks the interface. Before the first apply() the guard that
-  // make_way() has raised stays, and an error says so: a failed start ends no silence.
+  // Detaches the program and unlocks the interface. A guard stays, and an error says so.
   absl::Status release();
 
  private:
@@ -79,17 +89,19 @@ class Steering {
   Steering(std::string interface, std::string object, int index);
   absl::Status check_interface();
   absl::Status check_program() const;
-  absl::Status lock();
+  absl::Status detach_program();
 
   std::string interface_;
   std::string object_;
   int index_;  // the kernel's, of the interface
   unsigned queues_ = 1;
   unsigned mtu_ = 0;
-  Descriptor lock_;
+  InterfaceLock lock_;
   SteeringGuard guard_;
+  absl::Status guard_loaded_;   // for keep_silence()
   bool made_way_ = false;       // from then on a steering program on the interface is ours
   std::uint32_t program_ = 0;   // the kernel's id, once attached
+  Descriptor own_program_;      // likewise
   std::unique_ptr<Maps> maps_;  // once attached
 };
 

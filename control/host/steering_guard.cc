@@ -2,7 +2,6 @@
 #include "control/host/steering_guard.h"
 
 #include <cerrno>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -21,11 +20,6 @@ constexpr char kSteeringName[] = "weir_steer";
 constexpr std::uint32_t kHandle = 1;
 constexpr std::uint32_t kPriority = 17;
 
-struct CloseObject {
-  void operator()(bpf_object* object) const { bpf_object__close(object); }
-};
-using Object = std::unique_ptr<bpf_object, CloseObject>;
-
 bpf_tc_hook ingress_of(int interface_index) {
   bpf_tc_hook hook{};
   hook.sz = sizeof hook;
@@ -42,52 +36,69 @@ bpf_tc_opts place() {
   return options;
 }
 
-// The object with the guard alone to be loaded, on the given maps.
-absl::StatusOr<Object> open_guard(const std::string& path, const std::vector<BpfMap>& maps) {
-  Object object(bpf_object__open_file(path.c_str(), nullptr));
-  if (!object) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  bpf_program* const guard = bpf_object__find_program_by_name(object.get(), kGuardName);
-  bpf_program* const steering = bpf_object__find_program_by_name(object.get(), kSteeringName);
+// What is at the guard's place; 0: nothing.
+std::uint32_t program_at_place(int interface_index) {
+  const bpf_tc_hook hook = ingress_of(interface_index);
+  bpf_tc_opts found = place();
+  const LibbpfMessages quiet;
+  return bpf_tc_query(&hook, &found) == 0 ? found.prog_id : 0;
+}
+
+// The guard alone is to be loaded, on the given maps.
+absl::Status prepare(bpf_object* object, const std::vector<BpfMap>& maps) {
+  bpf_program* const guard = bpf_object__find_program_by_name(object, kGuardName);
+  bpf_program* const steering = bpf_object__find_program_by_name(object, kSteeringName);
   if (guard == nullptr || steering == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(path, " has no ", kGuardName));
+    return absl::FailedPreconditionError(absl::StrCat("it has no ", kGuardName));
   }
   bpf_program__set_autoload(guard, true);
   bpf_program__set_autoload(steering, false);
   for (const BpfMap& map : maps) {
-    bpf_map* const wanted = bpf_object__find_map_by_name(object.get(), map.name.c_str());
+    bpf_map* const wanted = bpf_object__find_map_by_name(object, map.name.c_str());
     if (wanted == nullptr) continue;  // .bss, whose name in the kernel differs: constant anyway
     if (bpf_map__reuse_fd(wanted, map.descriptor.get()) != 0) {
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot take over the map ", map.name));
     }
   }
-  return object;
+  return absl::OkStatus();
 }
 
 }  // namespace
 
+void SteeringGuard::CloseObject::operator()(bpf_object* object) const { bpf_object__close(object); }
+
+void SteeringGuard::find() {
+  const std::uint32_t program = program_at_place(interface_index_);
+  if (program == 0) return;
+  const absl::StatusOr<std::string> name = program_name(program);
+  // Without CAP_SYS_ADMIN its place has to do for its name.
+  const bool may_not_ask = absl::IsPermissionDenied(name.status());
+  if (may_not_ask || (name.ok() && *name == kGuardName)) standing_ = program;
+}
+
 bool SteeringGuard::stands() const {
-  const bpf_tc_hook hook = ingress_of(interface_index_);
-  bpf_tc_opts found = place();
-  const LibbpfMessages quiet;
-  if (bpf_tc_query(&hook, &found) != 0) return false;
-  const absl::StatusOr<std::string> name = program_name(found.prog_id);
-  return name.ok() && *name == kGuardName;
+  return standing_ != 0 && program_at_place(interface_index_) == standing_;
 }
 
 std::string SteeringGuard::command_to_lift(const std::string& interface) {
   return absl::StrCat("tc filter delete dev ", interface, " ingress prio ", kPriority);
 }
 
-absl::Status SteeringGuard::raise(const std::string& object, std::uint32_t program) {
-  if (stands()) return absl::OkStatus();
-  const absl::StatusOr<std::vector<BpfMap>> maps = maps_of_program(program);
-  if (!maps.ok()) return maps.status();
+absl::Status SteeringGuard::load(const std::string& object, const std::vector<BpfMap>& maps) {
   const LibbpfMessages quiet;
-  const absl::StatusOr<Object> opened = open_guard(object, *maps);
-  if (!opened.ok()) return opened.status();
-  if (const int refused = bpf_object__load(opened->get()); refused != 0) {
+  loaded_.reset(bpf_object__open_file(object.c_str(), nullptr));
+  if (!loaded_) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", object));
+  if (absl::Status status = prepare(loaded_.get(), maps); !status.ok()) return status;
+  if (const int refused = bpf_object__load(loaded_.get()); refused != 0) {
     return absl::ErrnoToStatus(-refused, "cannot load weir_guard");
   }
+  return absl::OkStatus();
+}
+
+absl::Status SteeringGuard::raise() {
+  if (stands()) return absl::OkStatus();
+  if (!loaded_) return absl::FailedPreconditionError("no guard is loaded");
+  const LibbpfMessages quiet;
   bpf_tc_hook hook = ingress_of(interface_index_);
   const int error = bpf_tc_hook_create(&hook);
   if (error != 0 && error != -EEXIST) {
@@ -95,10 +106,11 @@ absl::Status SteeringGuard::raise(const std::string& object, std::uint32_t progr
   }
   made_qdisc_ = error == 0;
   bpf_tc_opts options = place();
-  options.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(opened->get(), kGuardName));
+  options.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(loaded_.get(), kGuardName));
   if (const int refused = bpf_tc_attach(&hook, &options); refused != 0) {
     return absl::ErrnoToStatus(-refused, "cannot attach weir_guard as a tc filter");
   }
+  standing_ = options.prog_id;
   return absl::OkStatus();
 }
 
@@ -109,6 +121,7 @@ absl::Status SteeringGuard::lift() {
   if (const int error = bpf_tc_detach(&hook, &options); error != 0) {
     return absl::ErrnoToStatus(-error, "cannot remove the tc filter weir_guard");
   }
+  standing_ = 0;
   if (!std::exchange(made_qdisc_, false)) return absl::OkStatus();
   hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
   if (const int error = bpf_tc_hook_destroy(&hook); error != 0) {

@@ -110,6 +110,8 @@ class Services : public LiveModel {
   void set_fullnat_watch(FullnatWatch watch) { fullnat_watch_ = std::move(watch); }
 
   const DirectorConfig& config() const { return config_; }
+  const ServiceIndex& index() const { return *draft_.index; }
+  SteeringSizes steering_sizes() const { return claims_.steering_sizes(); }
   // Slots that were ever taken by real servers, and by services.
   std::size_t server_slots() const { return server_by_slot_.size(); }
   std::size_t service_slots() const { return record_by_slot_.size(); }

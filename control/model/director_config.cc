@@ -138,6 +138,7 @@ absl::StatusOr<Change> DirectorConfig::carry_out(SetServiceOption change) {
   if (service == nullptr) return no_service();
   ServiceOptions next = service->options;
   if (auto status = set_option(next, change.option); !status.ok()) return status;
+  if (auto status = check_options_of(change.service, next); !status.ok()) return status;
   if (next.table_size != service->options.table_size) {
     const SchedulerOptions scheduler{.name = service->spec.scheduler,
                                      .flags = service->spec.scheduler_flags,

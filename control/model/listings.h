@@ -108,4 +108,18 @@ struct NamedCounter {
   std::uint64_t value = 0;
 };
 
+// Jobs of the control thread that were shorter than this, and not shorter than the limit before.
+struct JobLengths {
+  std::uint64_t below_us = 0;  // 0: all others
+  std::uint64_t jobs = 0;
+};
+
+// How long the jobs of the control thread took since weir started.
+struct LoopListing {
+  std::uint64_t jobs = 0;
+  std::uint64_t longest_us = 0;
+  std::uint64_t total_us = 0;
+  std::vector<JobLengths> lengths;  // up to the longest job's
+};
+
 }  // namespace weir

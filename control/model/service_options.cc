@@ -90,6 +90,17 @@ absl::Status set_option(ServiceOptions& options, const ServiceOption& option) {
   return absl::OkStatus();
 }
 
+absl::Status check_options_of(const ServiceKey& key, const ServiceOptions& options) {
+  const bool of_no_use =
+      (options.client_address == ClientAddress::toa &&
+       (key.protocol == Protocol::udp || key.protocol == Protocol::sctp)) ||
+      (options.client_address == ClientAddress::proxy && key.protocol == Protocol::sctp);
+  if (!of_no_use) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "client-address toa is an option of TCP, and proxy one of TCP and UDP: this service has no "
+      "use for it");
+}
+
 std::vector<ServiceOption> list_options(const ServiceOptions& options) {
   return differing_options({}, options);
 }

@@ -23,6 +23,8 @@ struct ServiceOptions {
 
 // NotFound: no such option; InvalidArgument: no such value. `options` are as before then.
 absl::Status set_option(ServiceOptions& options, const ServiceOption& option);
+// InvalidArgument: an option that a service of this protocol has no use for.
+absl::Status check_options_of(const ServiceKey& key, const ServiceOptions& options);
 // Those that are not default.
 std::vector<ServiceOption> list_options(const ServiceOptions& options);
 // Those of `wanted` that `current` has otherwise.

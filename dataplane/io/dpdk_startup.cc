@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/io/dpdk_startup.h"
 
+#include <fcntl.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_launch.h>
@@ -13,8 +14,11 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dataplane/io/worker.h"
@@ -72,6 +76,24 @@ std::vector<std::string> arguments(const EalPlan& plan, const std::string& lcore
   return list;
 }
 
+// EAL's answer to an argument that it does not know is 60 lines about all those that it knows, on
+// standard output; its reason is on standard error. --help is for those who want them.
+int init_without_usage(std::vector<char*>& arguments) {
+  const bool wanted = std::any_of(arguments.begin(), arguments.end(), [](const char* argument) {
+    return std::string_view(argument) == "--help" || std::string_view(argument) == "-h";
+  });
+  std::fflush(stdout);
+  const int output = wanted ? -1 : dup(STDOUT_FILENO);
+  const int nowhere = output < 0 ? -1 : open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere >= 0) dup2(nowhere, STDOUT_FILENO);
+  const int result = rte_eal_init(static_cast<int>(arguments.size()), arguments.data());
+  std::fflush(stdout);
+  if (nowhere >= 0) dup2(output, STDOUT_FILENO);
+  if (nowhere >= 0) close(nowhere);
+  if (output >= 0) close(output);
+  return result;
+}
+
 }  // namespace
 
 absl::Status start_eal(const EalPlan& plan) {
@@ -82,7 +104,7 @@ absl::Status start_eal(const EalPlan& plan) {
   kept = arguments(plan, *lcores);
   std::vector<char*> pointers;
   for (std::string& text : kept) pointers.push_back(text.data());
-  if (rte_eal_init(static_cast<int>(pointers.size()), pointers.data()) < 0) {
+  if (init_without_usage(pointers) < 0) {
     return absl::InternalError(absl::StrCat(
         "DPDK did not start (", rte_strerror(rte_errno),
         "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));

@@ -25,6 +25,12 @@ def cases(*rows):
     return mark
 
 
+def alone(function):
+    """For a test that looks at the whole machine, or keeps its CPUs busy: others wait for it."""
+    function.alone = True
+    return function
+
+
 def combinations(*columns):
     return cases(*itertools.product(*columns))
 

@@ -20,6 +20,10 @@ IMPOSSIBLE = {
     'no-such-driver': (['--port', 'vdev:net_nosuch0'], 'net_nosuch0'),
     'unreadable-settings': (['--settings', '/no/such/weir.ini'], '/no/such/weir.ini'),
     'more-workers-than-cores': (['--port', 'eth0', '--workers', '64'], '--lcores'),
+    'same-port-twice': (['--port', 'eth0', '--port', 'eth0'], 'eth0 is there twice'),
+    'address-label': (['--port', 'eth0:1'], '--port eth0,'),
+    'bad-lcores': (['--port', 'eth0', '--lcores', 'nonsense'], '--lcores=nonsense'),
+    'bad-eal-argument': (['--port', 'eth0', '--eal', '--no-such-one'], '--no-such-one'),
     'no-workers': (['--port', 'eth0', '--workers', '0'], 'workers'),
     'not-a-number': (['--port', 'eth0', '--workers', 'two'], 'two'),
     'too-little-memory': (['--port', 'eth0', '--connections-per-worker', '1000000000'],
@@ -38,12 +42,30 @@ def test_start(name):
         weir = lab.director.start(os.path.join(BUILD, 'weir'), *own_socket,
                                   *options)
         equal(weir.wait(20), 1, f'exit code, after {weir.output()}')
-        said = [line for line in weir.output().splitlines() if line.startswith('weir: ')]
+        # Not of the machine's memory, and not getopt's, which speaks in weir's name.
+        said = [line for line in weir.output().splitlines() if line.startswith('weir: ')
+                and 'huge pages' not in line and 'unrecognized option' not in line]
         equal(len(said), 1, f'sentences in {weir.output()}')
+        expect('Usage' not in weir.output(), 'a long usage')
         expect(named in said[0], f'"{said[0]}" does not name {named}')
         equal(interfaces(lab.director), before, 'interfaces')
         expect(not has_program(lab.director, 'eth0'), 'a program is left')
         expect(not os.path.exists(lab.socket), 'a socket is left')
+
+
+@cases('file', 'directory', 'link')
+def test_socket_option_that_names_something_else_leaves_it_alone(kind):
+    with Lab(servers=1) as lab:
+        path = os.path.join(lab.directory, kind)
+        make = {'file': lambda: open(path, 'w', encoding='utf-8').close(),
+                'directory': lambda: os.mkdir(path), 'link': lambda: os.symlink('/etc', path)}
+        make[kind]()
+        weir = lab.director.start(os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', path,
+                                  *SMALL_TABLE)
+        equal(weir.wait(20), 1, f'exit code, after {weir.output()}')
+        expect(path in weir.output(), f'"{weir.output()}" does not name {path}')
+        found = {'file': os.path.isfile, 'directory': os.path.isdir, 'link': os.path.islink}
+        expect(found[kind](path), f'the {kind} is gone')
 
 
 def test_interface_with_an_mtu_that_af_xdp_cannot_carry():
@@ -62,6 +84,21 @@ def test_clients_without_a_running_weir_name_the_socket_and_the_remedy():
                        env=lab.environment())
             equal(done.returncode, 255, f'exit code of {program}')
             expect(lab.socket in done.stderr and 'weir' in done.stderr, done.stderr)
+
+
+def test_client_address_without_effect_is_said():
+    with running(servers=1) as lab:
+        place = with_port(VIP[4], 80)
+        for protocol in 'tu':
+            lab.ipvsadm(f'-A -{protocol} {place} -s rr')
+        done = lab.weirctl('set', 'service', 'udp', place, 'client-address', 'toa', check=False)
+        expect(done.returncode == 255 and 'TCP' in done.stderr, done.stderr)
+        equal(lab.weirctl('set', 'service', 'tcp', place, 'client-address', 'toa').stderr, '',
+              'said before there is a real server')
+        lab.ipvsadm(f'-a -t {place} -r {lab.servers[0].address()}:80 -m')
+        expect('no effect' in lab.weirctl('show', 'services').stdout, 'show services is silent')
+        done = lab.weirctl('set', 'service', 'tcp', place, 'client-address', 'proxy')
+        expect('no effect' in done.stderr, 'set service is silent')
 
 
 def test_real_server_without_a_route_costs_only_its_own_packets():

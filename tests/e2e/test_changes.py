@@ -7,8 +7,8 @@ import random
 import socket
 import threading
 
-from checks import (ECHO_PORT, add_service, combinations, connect, counter, expect, receive_line,
-                    running, start_echo, worker_options)
+from checks import (ECHO_PORT, add_service, alone, combinations, connect, counter, expect,
+                    receive_line, running, start_echo, worker_options)
 from lab import ROOT, VIP, wait_until
 
 CONNECTIONS = 2000
@@ -118,6 +118,7 @@ async def transfer_while(change, lab):
     expect(not broken, f'{len(broken)} connections broke at the end: {broken[:5]}')
 
 
+@alone  # hundreds of connections against the clock
 def test_1000_changes_break_no_connection():
     with running(options=worker_options(2)) as lab:
         start_servers(lab)

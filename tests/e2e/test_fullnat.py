@@ -50,6 +50,14 @@ def test_udp(family, workers):
                     exchange_datagram(sender, size)
 
 
+def test_local_address_that_is_not_the_hosts_is_in_the_log():
+    with running('af_xdp', 'fullnat', servers=1) as lab:
+        lab.weirctl('add', 'local-address', '10.0.0.250-10.0.0.251')
+        lab.weirs[0].wait_for_output('local address 10.0.0.250-10.0.0.251: of its 2 addresses 2',
+                                     15.0)
+        expect(LOCAL[4][0] not in lab.weirs[0].output(), 'the others are in the log')
+
+
 @cases(1, 2)
 def test_iperf3(workers):
     with running('af_xdp', 'fullnat', worker_options(workers), servers=1) as lab:

@@ -4,11 +4,12 @@
 import os
 import re
 import select
+import shlex
 import signal
 import time
 
-from checks import (ECHO_PORT, SMALL_TABLE, add_service, cases, connect, curl, equal, exchange,
-                    expect, receive_line, running, start_echo, start_weir, url)
+from checks import (ECHO_PORT, SMALL_TABLE, add_service, alone, cases, connect, curl, equal,
+                    exchange, expect, receive_line, running, start_echo, start_weir, url)
 from lab import BUILD, VIP, LabError, lan_address, wait_until
 from test_frames import IP, TCP, packet_socket
 from test_kernel import SSH, start_echo_on_director
@@ -21,6 +22,10 @@ def interfaces(host):
 
 def has_program(host, interface):
     return 'xdp' in host.run('ip', 'link', 'show', interface).stdout
+
+
+def has_guard(host, interface):
+    return 'weir_guard' in host.run('tc', 'filter', 'show', 'dev', interface, 'ingress').stdout
 
 
 def free_huge_pages():
@@ -118,24 +123,92 @@ def test_second_weir_on_the_same_socket_is_refused_and_disturbs_nothing():
         lab.ipvsadm('-Ln')
 
 
+@alone  # counts the machine's huge pages
 @cases(('af_xdp', signal.SIGTERM), ('af_xdp', signal.SIGINT), ('own_port', signal.SIGTERM))
 def test_clean_stop_leaves_nothing(wire, signal_number):
     with running() as lab:
         lab.weirs[0].stop()
         lab.delete_vip()
         before, pages = interfaces(lab.director), free_huge_pages()
-        weir = start_weir(lab, wire)
+        weir = start_weir(lab, wire, '--on-exit', 'release')
         add_service(lab, 'nat', 80)
         equal(weir.stop(signal_number), 0, 'exit code')
         after = interfaces(lab.director)
         expect(after <= before, f'interfaces left: {after - before}')
         expect(wire == 'own_port' or not has_program(lab.director, 'eth0'), 'a program is left')
+        expect(wire == 'own_port' or not has_guard(lab.director, 'eth0'), 'a filter is left')
         expect(not os.path.exists(lab.socket), 'the socket is left')
         wait_until(lambda: free_huge_pages() <= pages, 'huge pages given back', 2.0)
 
 
-def test_stopped_weir_gives_the_service_port_back_to_the_kernel():
+@cases(signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU, signal.SIGRTMIN)
+def test_any_signal_that_ends_it_cleans_up(signal_number):
     with running() as lab:
+        equal(lab.weirs[0].stop(signal_number), 0, 'exit code')
+        expect(not os.path.exists(lab.socket), 'the socket is left')
+
+
+def test_signals_that_end_nothing():
+    with running() as lab:
+        for server in lab.servers:
+            server.start_nginx()
+        add_service(lab, 'nat', 80)
+        for signal_number, said in ((signal.SIGHUP, 'SIGHUP'), (signal.SIGUSR1, 'signal 1'),
+                                    (signal.SIGUSR2, 'signal 2'), (signal.SIGPIPE, '')):
+            os.kill(lab.weirs[0].pid, signal_number)
+            lab.weirs[0].wait_for_output(said)
+        expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
+
+
+def test_reader_of_the_log_that_goes_away_ends_nothing():
+    with running(servers=1) as lab:
+        lab.weirs[0].stop()
+        lab.servers[0].start_nginx()
+        log = os.path.join(lab.directory, 'log')
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
+                           *SMALL_TABLE])
+        process = lab.director.start('sh', '-c', f'exec {weir} > {log} 2>&1')
+        wait_until(lambda: select.select([reader], [], [], 1)[0] and
+                   b'weir: ready' in os.read(reader, 65536), 'weir: ready')
+        os.close(reader)
+        add_service(lab, 'nat', 80)
+        lab.delete_vip()
+        wait_until(lambda: 'takes no traffic' in lab.weirctl('show', 'services').stdout,
+                   'a line for the log')
+        lab.add_vip()
+        wait_until(lambda: 'takes no traffic' not in lab.weirctl('show', 'services').stdout,
+                   'another one')
+        equal(process.exit_code, None, 'exit code')
+        del lab.servers[1:]
+        expect(curl(lab.client, url()).startswith('server'), 'the service does not answer')
+
+
+@cases(signal.SIGTERM, signal.SIGKILL)
+def test_restart_is_silence_until_the_services_are_back(signal_number):
+    """A connection outlives it, where weir takes over connections that it has not seen begin."""
+    with running(servers=1) as lab:
+        start_echo(lab.servers[0])
+        add_service(lab, 'nat', ECHO_PORT)
+        established = connect(lab.client, VIP[4], ECHO_PORT)
+        receive_line(established)
+        lab.weirs[0].stop(signal_number)
+        watching = packet_socket(lab.client, 'eth0')
+        established.sendall(b'into the dark')
+        equal(flags_from_vip(watching, 1.0), [], 'segments from the VIP without a weir')
+        weir = lab.start_weir('--port', 'eth0', *SMALL_TABLE)
+        expect('silence' in weir.output(), f'it does not say so: {weir.output()}')
+        equal(flags_from_vip(watching, 2.0), [], 'segments from the VIP without services')
+        lab.weirctl('set', 'sloppy_tcp', '1')
+        add_service(lab, 'nat', ECHO_PORT)
+        equal(established.recv(100), b'into the dark', 'echo')
+        wait_until(lambda: not has_guard(lab.director, 'eth0'), 'the guard lifted')
+        expect(exchange(established, b'again') == b'again', 'the connection is broken')
+
+
+def test_stopped_weir_gives_the_service_port_back_to_the_kernel():
+    with running(options=('--on-exit', 'release')) as lab:
         add_service(lab, 'nat', 80)
         lab.weirs[0].stop()
         try:

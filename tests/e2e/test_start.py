@@ -4,7 +4,7 @@
 import os
 import shlex
 
-from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
+from checks import SMALL_TABLE, add_service, alone, curl, equal, expect, running, url
 from lab import BUILD, Lab, run
 
 
@@ -15,6 +15,7 @@ def test_help_names_every_option():
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
 
+@alone  # a whole CPU
 def test_settings_file_and_busy_polling():
     with Lab(servers=1) as lab:
         lab.set_up_servers('nat')
@@ -47,6 +48,52 @@ def test_no_free_huge_pages():
         lab.add_vip()
         add_service(lab, 'nat', 80)
         equal(curl(lab.client, url()).strip(), 'server1', 'answer')
+
+
+def expect_few_privileges(process):
+    """Every thread keeps five, and none can get more."""
+    tasks = f'/proc/{process.pid}/task'
+    for task in os.listdir(tasks):
+        with open(f'{tasks}/{task}/status', encoding='utf-8') as file:
+            status = dict(line.rstrip('\n').split(':\t', 1) for line in file)
+        # NET_ADMIN 12, NET_RAW 13, IPC_LOCK 14, SYS_NICE 23, BPF 39.
+        wanted = sum(1 << bit for bit in (12, 13, 14, 23, 39))
+        for name in ('CapPrm', 'CapEff'):
+            equal(int(status[name], 16), wanted, f'{name} of {status["Name"]}')
+        equal(int(status['CapInh'], 16), 0, f'CapInh of {status["Name"]}')
+        equal(status['NoNewPrivs'], '1', f'NoNewPrivs of {status["Name"]}')
+
+
+def test_privileges_are_given_up():
+    with running() as lab:
+        expect_few_privileges(lab.weirs[0])
+
+
+def test_user_with_a_few_privileges_starts_it():
+    with Lab(servers=1) as lab:
+        capabilities = '+net_admin,+net_raw,+bpf,+ipc_lock,+sys_nice,+perfmon'
+        # /run/weir is this command's own, as `ip netns exec` gives it its own mounts.
+        weir = lab.director.start(
+            'sh', '-ec', f"""
+            mkdir -p /run/weir
+            mount -t tmpfs none /run/weir
+            mkdir -m 700 /run/weir/locks
+            chown nobody /run/weir /run/weir/locks
+            mkdir /run/weir/build
+            mount --bind {shlex.quote(BUILD)} /run/weir/build
+            exec setpriv --reuid=nobody --regid=nogroup --clear-groups \\
+              --inh-caps={capabilities} --ambient-caps={capabilities} \\
+              /run/weir/build/weir --port eth0 {shlex.join(SMALL_TABLE)}""")
+        weir.wait_for_output('weir: ready', 30.0)
+        expect_few_privileges(weir)
+        equal(weir.stop(), 0, 'exit code')
+
+
+def test_interface_that_is_down_is_brought_up_and_said():
+    with Lab(servers=1) as lab:
+        lab.director.ip('link set eth0 down')
+        weir = lab.start_weir_on_kernel_ports(*SMALL_TABLE)
+        expect('eth0 was down' in weir.output(), weir.output())
 
 
 def test_two_weirs_on_one_host():

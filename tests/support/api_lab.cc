@@ -43,20 +43,20 @@ CommandResult run_ipvsadm_on(const std::string& socket_path, const std::string& 
 ApiLab::ApiLab(LiveModel& table)
     : directory_(make_directory()),
       socket_path_(directory_ + "/weir.sock"),
-      work_(boost::asio::make_work_guard(io_)) {
-  auto server = ApiServer::open(io_, socket_path_, table);
+      work_(boost::asio::make_work_guard(loop_.io())) {
+  auto server = ApiServer::open(loop_, socket_path_, table);
   if (!server.ok()) {
     std::cerr << server.status().message() << '\n';
     std::abort();
   }
   server_ = *std::move(server);
-  thread_ = std::thread([this] { io_.run(); });
+  thread_ = std::thread([this] { loop_.run(); });
 }
 
 ApiLab::~ApiLab() {
-  boost::asio::post(io_, [this] {
+  boost::asio::post(loop_.io(), [this] {
     server_.reset();
-    io_.stop();
+    loop_.stop();
   });
   thread_.join();
   std::filesystem::remove_all(directory_);

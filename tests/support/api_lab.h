@@ -12,6 +12,7 @@
 
 #include "control/api/api_server.h"
 #include "control/live/live_model.h"
+#include "control/loop/event_loop.h"
 
 namespace weir {
 
@@ -32,7 +33,7 @@ class ApiLab {
   ~ApiLab();
 
   const std::string& socket_path() const { return socket_path_; }
-  boost::asio::io_context& io() { return io_; }
+  boost::asio::io_context& io() { return loop_.io(); }
   CommandResult run(const std::string& arguments, const std::string& in = "") const {
     return run_ipvsadm_on(socket_path_, arguments, in);
   }
@@ -40,7 +41,7 @@ class ApiLab {
  private:
   std::string directory_;
   std::string socket_path_;
-  boost::asio::io_context io_;
+  EventLoop loop_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::unique_ptr<ApiServer> server_;
   std::thread thread_;

@@ -10,8 +10,11 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -19,8 +22,10 @@
 
 #include "control/api/api_routes.h"
 #include "control/cli/api_client.h"
+#include "control/cli/ipvsadm.h"
 #include "tests/support/api_lab.h"
 #include "tests/support/fake_live_model.h"
+#include "tests/support/fake_name_lookup.h"
 
 namespace weir {
 namespace {
@@ -59,6 +64,14 @@ class RawClient {
   int socket_;
   bool connected_ = false;
 };
+
+// Where everything is done when answer() returns.
+ApiReply ask(LiveModel& model, const ApiRequest& request) {
+  static const JobHistogram no_jobs;
+  ApiReply reply;
+  answer({model, no_jobs}, request, [&reply](ApiReply given) { reply = std::move(given); });
+  return reply;
+}
 
 constexpr const char* kGetCounters = "GET /v1/counters HTTP/1.1\r\nHost: weir\r\n\r\n";
 
@@ -224,8 +237,8 @@ TEST(ApiServer, SocketIsForItsOwnerOnlyAndGoesWithTheServer) {
 TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   FakeLiveModel table;
   const ApiLab lab(table);
-  boost::asio::io_context io;
-  const auto second = ApiServer::open(io, lab.socket_path(), table);
+  EventLoop loop;
+  const auto second = ApiServer::open(loop, lab.socket_path(), table);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
 
   const std::string left = lab.socket_path() + ".left";
@@ -235,7 +248,91 @@ TEST(ApiServer, SecondServerOnASocketIsRefusedAndADeadOnesSocketIsTakenOver) {
   std::strncpy(address.sun_path, left.c_str(), sizeof address.sun_path - 1);
   ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   close(dead);
-  EXPECT_TRUE(ApiServer::open(io, left, table).ok());
+  EXPECT_TRUE(ApiServer::open(loop, left, table).ok());
+}
+
+TEST(IpvsadmScripts, SaveAndRestoreGiveTheSameRules) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  ASSERT_EQ(lab.run("-A -t 10.9.0.1:80 -s wrr").exit_code, 0);
+  ASSERT_EQ(lab.run("-a -t 10.9.0.1:80 -r 10.2.0.1:80 -m -w 3").exit_code, 0);
+  ApiClient weir(lab.socket_path());
+  FakeNameLookup names;
+  std::istringstream nothing;
+  std::ostringstream saved;
+  std::ostringstream errors;
+  const std::vector<std::string> numeric = {"-n"};
+  EXPECT_EQ(run_ipvsadm_save(numeric, weir, names, {nothing, saved, errors}), 0);
+  EXPECT_EQ(saved.str(), lab.run("-S -n").out);
+
+  ASSERT_EQ(lab.run("-A -u 10.9.0.1:53").exit_code, 0);
+  std::istringstream rules("# a comment\n" + saved.str());
+  EXPECT_EQ(run_ipvsadm_restore({}, weir, names, {rules, saved, errors}), 0) << errors.str();
+  EXPECT_EQ(lab.run("-S -n").out, saved.str()) << "the other service is still there";
+
+  const std::vector<std::string> unknown = {"-h"};
+  EXPECT_EQ(run_ipvsadm_save(unknown, weir, names, {nothing, saved, errors}), 1);
+  EXPECT_NE(errors.str().find("-n option"), std::string::npos);
+}
+
+// It accepts connections and never reads.
+TEST(ApiClient, WeirThatHangsIsNamedAfterATime) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  const std::string path = lab.socket_path() + ".hangs";
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  std::vector<std::unique_ptr<ApiClient>> clients;
+  // The first ones are answered by nobody, the last ones find the queue full.
+  for (int i = 0; i < 5; ++i) {
+    clients.push_back(std::make_unique<ApiClient>(path, std::chrono::milliseconds(100)));
+    const absl::Status status = clients.back()->counters().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_NE(status.message().find(path), absl::string_view::npos) << status;
+    EXPECT_NE(status.message().find("hangs"), absl::string_view::npos) << status;
+  }
+  close(listener);
+}
+
+// A dead socket alone may be replaced.
+TEST(ApiServer, WhatIsNoSocketIsRefusedAndLeftAlone) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  EventLoop loop;
+  const std::string file = lab.socket_path() + ".ini";
+  const std::string directory = lab.socket_path() + ".d";
+  const std::string link = lab.socket_path() + ".link";
+  const std::string pipe = lab.socket_path() + ".pipe";
+  std::ofstream(file) << "port = eth0\n";
+  std::filesystem::create_directory(directory);
+  std::filesystem::create_symlink(file, link);
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {file, directory, link, pipe}) {
+    const auto before = std::filesystem::symlink_status(path).type();
+    const auto server = ApiServer::open(loop, path, table);
+    EXPECT_EQ(server.status().code(), absl::StatusCode::kFailedPrecondition) << path;
+    EXPECT_NE(server.status().message().find(path), absl::string_view::npos);
+    EXPECT_EQ(std::filesystem::symlink_status(path).type(), before) << path;
+  }
+  EXPECT_EQ(std::filesystem::file_size(file), 12U);
+}
+
+TEST(ApiServer, WhatHasTakenItsSocketsPlaceIsLeftAlone) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  EventLoop loop;
+  const std::string path = lab.socket_path() + ".own";
+  {
+    const auto server = ApiServer::open(loop, path, table);
+    ASSERT_TRUE(server.ok()) << server.status();
+    std::filesystem::remove(path);
+    std::ofstream(path) << "another's";
+  }
+  EXPECT_TRUE(std::filesystem::is_regular_file(path));
 }
 
 TEST(ApiClient, WithoutAWeirOneSentenceNamesSocketAndRemedy) {
@@ -331,17 +428,10 @@ TEST(ApiClient, RulesForMarksComeBackInTheirOrder) {
   EXPECT_EQ(weir.commit(DeleteMarkRule{2}).code(), absl::StatusCode::kNotFound);
 }
 
-// Where everything is done when answer() returns.
-ApiReply answer_of(LiveModel& model, const ApiRequest& request) {
-  ApiReply reply;
-  answer(model, request, [&reply](ApiReply given) { reply = std::move(given); });
-  return reply;
-}
-
 TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
   FakeLiveModel table;
   const auto status = [&](const char* method, const char* path, const char* body) {
-    return answer_of(table, {.method = method, .path = path, .body = body}).http_status;
+    return ask(table, {.method = method, .path = path, .body = body}).http_status;
   };
   for (const char* body : {"{\"ports\":\"80-79\"}", "{\"ports\":80}", "{\"from\":\"10.0.0.0/33\"}",
                            "{\"protocol\":\"icmp\"}", "{\"mark\":-1}", "{\"to\":\"\"}"}) {
@@ -357,11 +447,26 @@ TEST(ApiRoutes, ImpossibleRulesAndRangesAreRefused) {
   EXPECT_TRUE(table.local_addresses().empty());
 }
 
+TEST(ApiServer, LoopShowsTheJobsThatItHasMeasured) {
+  FakeLiveModel table;
+  const ApiLab lab(table);
+  ApiClient weir(lab.socket_path());
+  ASSERT_TRUE(weir.counters().ok());
+  const auto loop = weir.loop();
+  ASSERT_TRUE(loop.ok()) << loop.status();
+  EXPECT_GE(loop->jobs, 2U);
+  std::uint64_t jobs = 0;
+  for (const JobLengths& lengths : loop->lengths) jobs += lengths.jobs;
+  EXPECT_EQ(jobs, loop->jobs);
+  EXPECT_LE(loop->longest_us, loop->total_us);
+  EXPECT_EQ(loop->lengths.front().below_us, 1U);
+}
+
 TEST(ApiRoutes, UnknownPathAndWrongMethodAreDifferentErrors) {
   FakeLiveModel table;
-  EXPECT_EQ(answer_of(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
-  EXPECT_EQ(answer_of(table, {.method = "GET", .path = "*"}).http_status, 404);
-  EXPECT_EQ(answer_of(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
+  EXPECT_EQ(ask(table, {.method = "GET", .path = "/v1/nothing"}).http_status, 404);
+  EXPECT_EQ(ask(table, {.method = "GET", .path = "*"}).http_status, 404);
+  EXPECT_EQ(ask(table, {.method = "PATCH", .path = "/v1/services"}).http_status, 405);
 }
 
 TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
@@ -370,8 +475,7 @@ TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
        {"", "[]", "{", "{\"protocol\":\"tcp\",\"port\":65536}", "{\"protocol\":\"icmp\"}",
         "{\"protocol\":\"fwmark\"}", "{\"address\":\"1.1.1.1\",\"sheduler\":\"rr\"}",
         "{\"address\":\"1.1.1\"}", "{\"port\":\"80\"}", "{\"port\":-1}"}) {
-    const ApiReply reply =
-        answer_of(table, {.method = "POST", .path = "/v1/services", .body = body});
+    const ApiReply reply = ask(table, {.method = "POST", .path = "/v1/services", .body = body});
     EXPECT_EQ(reply.http_status, 400) << body;
   }
   EXPECT_TRUE(table.services.empty());
@@ -380,9 +484,9 @@ TEST(ApiRoutes, BadBodiesAreRefusedAndChangeNothing) {
 TEST(ApiRoutes, EditOfAnotherServiceThanThePathNamesIsRefused) {
   FakeLiveModel table;
   const ApiReply reply =
-      answer_of(table, {.method = "PUT",
-                        .path = "/v1/services/tcp/1.1.1.1/80",
-                        .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
+      ask(table, {.method = "PUT",
+                  .path = "/v1/services/tcp/1.1.1.1/80",
+                  .body = "{\"protocol\":\"tcp\",\"address\":\"1.1.1.1\",\"port\":81}"});
   EXPECT_EQ(reply.http_status, 400);
 }
 
@@ -411,7 +515,7 @@ TEST(ApiClient, ManyChangesGoInOneRequest) {
 TEST(ApiRoutes, ATransactionIsWholeOrNothingAndNamesTheBadChange) {
   FakeLiveModel table;
   const ApiReply reply =
-      answer_of(table, {.method = "POST", .path = "/v1/changes", .body = R"({"changes":[
+      ask(table, {.method = "POST", .path = "/v1/changes", .body = R"({"changes":[
                 {"change":"add_service","spec":{"address":"10.9.0.1","port":80}},
                 {"change":"delete_service","service":"tcp/10.9.0.2/80"}]})"});
   EXPECT_EQ(reply.http_status, 404);
@@ -427,8 +531,7 @@ TEST(ApiRoutes, ChangesThatCannotBeReadAreRefused) {
         "{\"changes\":[{\"change\":\"delete_service\",\"service\":\"tcp/1.1.1.1\"}]}",
         "{\"changes\":[{\"change\":\"delete_all_services\",\"more\":1}]}",
         "{\"changes\":[],\"each\":1}"}) {
-    const ApiReply reply =
-        answer_of(table, {.method = "POST", .path = "/v1/changes", .body = body});
+    const ApiReply reply = ask(table, {.method = "POST", .path = "/v1/changes", .body = body});
     EXPECT_EQ(reply.http_status, 400) << body;
   }
 }

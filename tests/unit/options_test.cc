@@ -62,6 +62,19 @@ TEST_F(OptionsTest, what_is_neither_is_named) {
   }
 }
 
+TEST_F(OptionsTest, port_that_is_there_twice_is_named) {
+  EXPECT_EQ(parse("port = eth1\nport = eth2\nport = eth1\n").status().message(),
+            "--port eth1 is there twice");
+}
+
+TEST_F(OptionsTest, end_is_silent_or_a_release) {
+  EXPECT_EQ((*parse("port = eth1\n"))->on_exit, OnExit::silent);
+  EXPECT_EQ((*parse("port = eth1\non-exit = silent\n"))->on_exit, OnExit::silent);
+  EXPECT_EQ((*parse("port = eth1\non-exit = release\n"))->on_exit, OnExit::release);
+  EXPECT_NE(parse("port = eth1\non-exit = Release\n").status().message().find("'Release'"),
+            absl::string_view::npos);
+}
+
 TEST_F(OptionsTest, sides_are_of_ports_that_are_there) {
   const auto parsed = parse(
       "port = eth1\n"

@@ -125,6 +125,20 @@ TEST_F(ServicesExtensionsTest, options_reach_the_workers_and_are_listed_where_no
   EXPECT_THAT(listed, ElementsAre("client-address=toa", "gone-server=reset"));
 }
 
+TEST_F(ServicesExtensionsTest, client_address_that_the_protocol_cannot_carry_is_refused) {
+  for (const Protocol protocol : {Protocol::tcp, Protocol::udp, Protocol::sctp}) {
+    ServiceKey key = kWeb;
+    key.protocol = protocol;
+    must(services().add_service(spec_of(key)));
+    const auto accepts = [&](const char* value) {
+      return services().set_service_option(key, {"client-address", value}).ok();
+    };
+    EXPECT_EQ(accepts("toa"), protocol == Protocol::tcp);
+    EXPECT_EQ(accepts("proxy"), protocol != Protocol::sctp);
+    EXPECT_TRUE(accepts("hidden"));
+  }
+}
+
 TEST_F(ServicesExtensionsTest, a_returning_server_takes_up_its_weight_bit_by_bit) {
   must(services().add_service(spec_of(kWeb)));
   must(services().set_service_option(kWeb, {"slow-start", "100"}));

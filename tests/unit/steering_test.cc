@@ -10,20 +10,24 @@
 #include <linux/pkt_cls.h>
 #include <net/if.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "control/host/bpf_program.h"
+#include "control/host/interface_lock.h"
 #include "dataplane/net/addresses.h"
 #include "dataplane/net/wire_headers.h"
 
@@ -459,6 +463,26 @@ void check(const FakeDriver& driver, const std::vector<Case>& cases) {
   }
 }
 
+// The one on the interface va.
+void check_guard(const std::vector<Case>& cases) {
+  bpf_tc_hook hook{};
+  hook.sz = sizeof hook;
+  hook.ifindex = static_cast<int>(if_nametoindex("va"));
+  hook.attach_point = BPF_TC_INGRESS;
+  bpf_tc_opts found{};
+  found.sz = sizeof found;
+  found.handle = 1;
+  found.priority = 17;
+  ASSERT_EQ(bpf_tc_query(&hook, &found), 0);
+  const absl::StatusOr<Descriptor> guard = open_program(found.prog_id);
+  ASSERT_TRUE(guard.ok());
+  for (const Case& test : cases) {
+    SCOPED_TRACE(test.name);
+    EXPECT_EQ(static_cast<int>(verdict(guard->get(), test.frame)),
+              test.to == To::workers ? TC_ACT_SHOT : TC_ACT_UNSPEC);
+  }
+}
+
 TEST_F(SteeringTest, EveryKindOfPacketGoesWhereItBelongs) {
   FakeDriver* started = nullptr;
   const std::unique_ptr<Steering> steering = start(started);
@@ -656,6 +680,33 @@ TEST_F(SteeringTest, SecondClaimIsRefusedAndDisturbsNothing) {
   EXPECT_TRUE(Steering::claim("va").ok());
 }
 
+// Anybody may bind a name of the abstract namespace of UNIX sockets, which was the lock once.
+TEST_F(SteeringTest, LockIsAFileThatOnlyItsOwnerCanOpen) {
+  const std::string directory = "/tmp/weir-lock-test-" + std::to_string(getpid());
+  const auto take = [&] { return InterfaceLock::take("va", 7, directory); };
+  {
+    const auto lock = take();
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    EXPECT_EQ(take().status().code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_TRUE(InterfaceLock::take("vb", 8, directory).ok());
+    struct stat status {};
+    ASSERT_EQ(stat(directory.c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0700U);
+    // The same number is another interface elsewhere.
+    std::thread([&] {
+      ASSERT_EQ(unshare(CLONE_NEWNET), 0);
+      EXPECT_TRUE(take().ok());
+    }).join();
+  }
+  EXPECT_TRUE(take().ok());
+  EXPECT_TRUE(std::filesystem::is_empty(directory));
+  for (const mode_t open_to_others : {0777, 01777}) {
+    ASSERT_EQ(chmod(directory.c_str(), open_to_others), 0);
+    EXPECT_EQ(take().status().code(), absl::StatusCode::kFailedPrecondition);
+  }
+  std::filesystem::remove_all(directory);
+}
+
 TEST_F(SteeringTest, InterfacesThatCannotCarryItAreRefused) {
   EXPECT_EQ(Steering::claim("nowhere").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Steering::claim("va", "/nowhere.o").status().code(), absl::StatusCode::kNotFound);
@@ -691,7 +742,11 @@ TEST_F(SteeringTest, KilledWeirIsReplacedBehindTheGuard) {
   ASSERT_EQ(steering->attach(), absl::OkStatus());
   EXPECT_TRUE(guard_stands()) << "the new program's maps are still empty";
   ASSERT_TRUE(told.update(*steering, lab_state(), kLabMacs).ok());
+  EXPECT_TRUE(guard_stands()) << "it is not said that these are all services";
+  EXPECT_TRUE(steering->is_guarded());
+  EXPECT_TRUE(steering->lift_guard().ok());
   EXPECT_FALSE(guard_stands());
+  EXPECT_FALSE(steering->is_guarded());
   run("! tc qdisc show dev va | grep clsact");
   EXPECT_TRUE(steering->release().ok());
   EXPECT_EQ(xdp_of_va(), "");
@@ -711,8 +766,30 @@ TEST_F(SteeringTest, FailedStartAfterAKilledWeirLeavesTheGuard) {
   FakeDriver* started = nullptr;
   const std::unique_ptr<Steering> next = start(started);
   const std::unique_ptr<FakeDriver> driver(started);
+  EXPECT_TRUE(next->is_guarded());
+  EXPECT_TRUE(next->lift_guard().ok());
   EXPECT_FALSE(guard_stands());
   EXPECT_TRUE(next->release().ok());
+}
+
+TEST_F(SteeringTest, EndInSilenceLeavesAGuardThatTheNextOneLifts) {
+  FakeDriver* started = nullptr;
+  std::unique_ptr<Steering> steering = start(started);
+  std::unique_ptr<FakeDriver> driver(started);
+  EXPECT_TRUE(steering->keep_silence().ok());
+  EXPECT_TRUE(guard_stands());
+  check_guard(ipv4_cases());
+  EXPECT_EQ(steering->release().code(), absl::StatusCode::kUnavailable);
+  steering.reset();
+  driver.reset();
+  EXPECT_EQ(xdp_of_va(), "");
+  EXPECT_TRUE(guard_stands());
+  check_guard(ipv4_cases());
+  const std::unique_ptr<Steering> next = start(started);
+  driver.reset(started);
+  EXPECT_TRUE(next->is_guarded());
+  EXPECT_TRUE(next->lift_guard().ok());
+  EXPECT_FALSE(guard_stands());
 }
 
 TEST_F(SteeringTest, FailedStartLeavesNothing) {
