@@ -2,6 +2,7 @@
 #include "control/director.h"
 
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <absl/strings/str_cat.h>
 
@@ -384,6 +385,22 @@ void Director::watch_links() {
   }
 }
 
+// A neighbour that is missed while none has been for a while is asked for at once; others wait for
+// look_for_misses(), so that a flood of them costs no more than that.
+void Director::await_misses() {
+  missed_->async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](auto error) {
+    if (error) return;
+    rings_->missed().answer();
+    drain_misses();
+    await_misses();
+  });
+}
+
+void Director::look_for_misses() {
+  rings_->missed().listen();
+  drain_misses();
+}
+
 void Director::drain_misses() {
   std::array<NeighbourMiss, 64> misses;
   for (unsigned worker = 0; worker < workers_.size(); ++worker) {
@@ -425,7 +442,10 @@ void Director::repeat(std::shared_ptr<boost::asio::steady_timer> timer, millisec
 }
 
 void Director::run() {
-  every(milliseconds(5), &Director::drain_misses);
+  missed_ =
+      std::make_unique<boost::asio::posix::stream_descriptor>(io_, dup(rings_->missed().fd()));
+  await_misses();
+  every(milliseconds(5), &Director::look_for_misses);
   every(milliseconds(50), &Director::keep_house);
   every(milliseconds(1000), &Director::watch_links);
   every(std::chrono::seconds(10), &Director::mark_used_next_hops);

@@ -8,6 +8,7 @@
 
 #include <absl/status/status.h>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -73,6 +74,8 @@ class Director {
   void reserve_local_ports();
   void watch_links();
   void report_complaints();
+  void await_misses();
+  void look_for_misses();
   void drain_misses();
   void mark_used_next_hops();
   using Job = void (Director::*)();
@@ -99,6 +102,7 @@ class Director {
   std::vector<WorkerState*> states_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Rings> rings_;
+  std::unique_ptr<boost::asio::posix::stream_descriptor> missed_;
   std::vector<WorkerRecord> workers_;
   std::unique_ptr<Services> services_;
   std::unique_ptr<Network> network_;

@@ -5,6 +5,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_pause.h>
+#include <rte_random.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -23,7 +24,6 @@ constexpr unsigned kRingMisses = 256;
 constexpr unsigned kRingNotices = 1024;
 constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
 constexpr unsigned kFragmentBudget = 8;
-constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
 constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
 constexpr unsigned kSleepsBeforeLong = 64;
 constexpr long kShortSleepNs = 5'000;
@@ -89,14 +89,11 @@ Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher
       rings_(rings),
       idle_(idle),
       transmit_queues_(ports_.size()),
-      next_hop_used_(kTrackedNextHops) {
-  waiting_.reserve(kMaxWaiting);
-}
+      waiting_(rte_rand()),
+      next_hop_used_(kTrackedNextHops) {}
 
 Worker::~Worker() {
-  for (const Waiting& waiting : waiting_) {
-    rte_pktmbuf_free(static_cast<rte_mbuf*>(waiting.packet.buffer));
-  }
+  waiting_.clear([](void* frame, Outcome) { rte_pktmbuf_free(static_cast<rte_mbuf*>(frame)); });
 }
 
 bool Worker::take_used(NextHopIndex index) noexcept {
@@ -133,7 +130,7 @@ unsigned Worker::poll_once() noexcept {
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
   expire_connections(state_, *snapshot_, kExpiryBudget);
   if (!state_.notices.empty()) send_notices();
-  if (!waiting_.empty()) retry_waiting();
+  if (!waiting_.empty()) look_at_waiting();
   if (state_.gone_servers.is_under_way()) look_after_gone_servers();
   return work;
 }
@@ -307,28 +304,25 @@ void Worker::flush(std::uint16_t port) noexcept {
   queue.count = 0;
 }
 
-void Worker::wait_for_neighbour(Packet& packet) noexcept {
-  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
-  if (waiting_.size() == kMaxWaiting) {
-    drop(frame, Outcome::drop_neighbour_queue_full);
-    return;
-  }
-  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
-  // Lost only when control is far behind; the packet then runs out of time.
-  rings_.misses(state_.index).put({&miss, 1});
-  waiting_.push_back({packet, state_.now});
+void Worker::wait_for_neighbour(const Packet& packet) noexcept {
+  bool& told = waiting_.add(packet, state_.now, [this](void* frame, Outcome reason) {
+    drop(static_cast<rte_mbuf*>(frame), reason);
+  });
+  if (!told) told = tell_of_miss(packet);
 }
 
-void Worker::retry_waiting() noexcept {
-  std::erase_if(waiting_, [this](Waiting& waiting) {
-    if (retry_next_hop(*snapshot_, waiting.packet)) {
-      transmit(waiting.packet);
-      return true;
-    }
-    if (state_.now - waiting.since < kMaxWaitTicks) return false;
-    drop(static_cast<rte_mbuf*>(waiting.packet.buffer), Outcome::drop_neighbour_unreachable);
-    return true;
-  });
+// False: control is far behind; the neighbour's next packet tries again.
+bool Worker::tell_of_miss(const Packet& packet) noexcept {
+  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
+  const bool told = rings_.misses(state_.index).put({&miss, 1}) == 1;
+  rings_.missed().call();
+  return told;
+}
+
+void Worker::look_at_waiting() noexcept {
+  waiting_.look(
+      *snapshot_, state_.now, [this](const Packet& packet) { transmit(packet); },
+      [this](void* frame, Outcome reason) { drop(static_cast<rte_mbuf*>(frame), reason); });
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
 }
 

@@ -11,7 +11,9 @@
 #include "dataplane/io/port.h"
 #include "dataplane/io/publisher.h"
 #include "dataplane/io/ring.h"
+#include "dataplane/io/wake_up.h"
 #include "dataplane/path/packet_path.h"
+#include "dataplane/path/waiting_packets.h"
 
 struct rte_mbuf;
 
@@ -50,6 +52,8 @@ class Rings {
   Ring<rte_mbuf*>& to_kernel(unsigned from) { return *to_kernel_[from]; }
   Ring<rte_mbuf*>& from_kernel(unsigned to) { return *from_kernel_[to]; }
   Ring<NeighbourMiss>& misses(unsigned from) { return *misses_[from]; }
+  // Control is called to the misses of all workers.
+  WakeUp& missed() noexcept { return missed_; }
   // What a worker says about templates of another one.
   Ring<TemplateNotice>& notices(unsigned from, unsigned to) {
     return *notices_[from * workers_ + to];
@@ -63,6 +67,7 @@ class Rings {
   std::vector<Buffers> to_kernel_;
   std::vector<Buffers> from_kernel_;
   std::vector<std::unique_ptr<Ring<NeighbourMiss>>> misses_;
+  WakeUp missed_;
   std::vector<std::unique_ptr<Ring<TemplateNotice>>> notices_;
 };
 
@@ -85,15 +90,10 @@ class Worker {
   bool take_used(NextHopIndex index) noexcept;
 
  private:
-  struct Waiting {
-    Packet packet;
-    std::uint32_t since = 0;
-  };
   struct TransmitQueue {
     std::array<rte_mbuf*, kMaxBurst * 2> frames;
     unsigned count = 0;
   };
-  static constexpr std::size_t kMaxWaiting = 256;
   static constexpr std::size_t kTrackedNextHops = 65536;
 
   unsigned poll_once() noexcept;
@@ -109,8 +109,9 @@ class Worker {
   void send_in_pieces(const Packet& packet, Send&& send) noexcept;
   void queue_frame(rte_mbuf* frame) noexcept;
   void flush(std::uint16_t port) noexcept;
-  void wait_for_neighbour(Packet& packet) noexcept;
-  void retry_waiting() noexcept;
+  void wait_for_neighbour(const Packet& packet) noexcept;
+  bool tell_of_miss(const Packet& packet) noexcept;
+  void look_at_waiting() noexcept;
   void look_after_gone_servers() noexcept;
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
   void hand_over(const Packet& packet) noexcept;
@@ -128,7 +129,7 @@ class Worker {
   const Snapshot* snapshot_ = nullptr;
   std::uint64_t adopted_version_ = 0;
   std::vector<TransmitQueue> transmit_queues_;
-  std::vector<Waiting> waiting_;  // kMaxWaiting reserved, never more
+  WaitingPackets waiting_;
   std::vector<std::atomic<std::uint8_t>> next_hop_used_;
 };
 

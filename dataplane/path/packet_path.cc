@@ -670,17 +670,6 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot,
   count_outcomes(worker, burst);
 }
 
-bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept {
-  // On link, the neighbour is the destination itself; a gateway has had a next hop all along.
-  if (!packet.neighbour_known && !route(snapshot, packet, packet.neighbour)) return false;
-  if (!packet.neighbour_known || packet.next_hop >= snapshot.routes->next_hops().size()) {
-    return false;
-  }
-  const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
-  const bool same = next_hop.used && next_hop.address == packet.neighbour;
-  return same && next_hop.resolved && write_ethernet(packet, next_hop);
-}
-
 void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned budget) noexcept {
   worker.ipv4.advance(worker.now, budget, [&](std::uint32_t index) {
     close_connection<Ipv4Address>(worker, snapshot, index);

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// A worker that runs, on ring ports: each of the two receives what is sent on it, so that a frame
+// which the test hands in goes out, comes back in and is processed. Its network is BurstLab's.
+#pragma once
+
+#include <rte_mbuf.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dataplane/io/dpdk_startup.h"
+#include "dataplane/io/worker.h"
+#include "tests/support/burst_lab.h"
+#include "tests/support/lab_services.h"
+
+namespace weir::test {
+
+class RunningWorker {
+ public:
+  static constexpr unsigned kMost = 8;  // of them in one process
+
+  explicit RunningWorker(const BurstLab::Shape& shape = {.clock = current_tick})
+      : pool_(pool()), lab_(shape), rings_(1) {
+    static unsigned made = 0;
+    for (unsigned i = 0; i < 2; ++i) {
+      const std::string device = "net_ring" + std::to_string(2 * made + i);
+      auto port = Port::open({.device = device}, *lab_.worker().owners, pool_);
+      must(port.status());
+      ports_.push_back(*port);
+    }
+    ++made;
+  }
+  ~RunningWorker() { stop(); }
+
+  BurstLab& lab() { return lab_; }
+  Rings& rings() { return rings_; }
+  rte_mempool* buffers() { return pool_; }
+
+  // Services are to be there by now.
+  void start() {
+    worker_ = std::make_unique<Worker>(lab_.worker(), ports_, lab_.publisher(), rings_,
+                                       IdleMode::busy_poll);
+    thread_ = std::thread([this] { worker_->run(); });
+  }
+  void stop() {
+    if (worker_ == nullptr) return;
+    worker_->stop();
+    thread_.join();
+    worker_.reset();
+  }
+
+  // False: there is no room for it yet.
+  bool receive(std::span<const std::uint8_t> bytes, std::uint16_t port = 0) {
+    rte_mbuf* frame = rte_pktmbuf_alloc(pool_);
+    if (frame == nullptr) return false;
+    const auto length = static_cast<std::uint16_t>(bytes.size());
+    std::memcpy(rte_pktmbuf_append(frame, length), bytes.data(), length);
+    frame->port = port;
+    if (rings_.from_kernel(0).put({&frame, 1}) == 1) return true;
+    rte_pktmbuf_free(frame);
+    return false;
+  }
+
+ private:
+  static rte_mempool* pool() {
+    static rte_mempool* const only = [] {
+      EalPlan plan;
+      plan.lcores = "0@0,1@0";
+      plan.huge_pages = false;
+      plan.megabytes = 256;
+      for (unsigned i = 0; i < 2 * kMost; ++i) {
+        plan.devices.push_back("--vdev=net_ring" + std::to_string(i));
+      }
+      must(start_eal(plan));
+      auto made = make_buffer_pool(16383, 1500);
+      must(made.status());
+      return *made;
+    }();
+    return only;
+  }
+
+  rte_mempool* pool_;  // made first: the clock needs the EAL
+  BurstLab lab_;
+  Rings rings_;
+  std::vector<Port> ports_;
+  std::unique_ptr<Worker> worker_;
+  std::thread thread_;
+};
+
+// Whether `condition` holds within ten seconds.
+inline bool wait_for(const std::function<bool()>& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+}  // namespace weir::test
