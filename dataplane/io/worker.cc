@@ -20,6 +20,8 @@ namespace weir {
 namespace {
 
 constexpr unsigned kRingPackets = 2048;
+// Of strays few wait: what a flood leaves in the ring is answered late and helps nobody.
+constexpr unsigned kRingStrays = 256;
 constexpr unsigned kRingMisses = 256;
 constexpr unsigned kRingNotices = 1024;
 constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
@@ -33,6 +35,16 @@ template <class T>
 std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned capacity) {
   std::vector<std::unique_ptr<Ring<T>>> rings;
   for (std::size_t i = 0; i < count; ++i) rings.push_back(std::make_unique<Ring<T>>(capacity));
+  return rings;
+}
+
+std::vector<std::unique_ptr<Ring<rte_mbuf*>>> make_rings_to_kernel(unsigned workers) {
+  std::vector<std::unique_ptr<Ring<rte_mbuf*>>> rings;
+  for (unsigned worker = 0; worker < workers; ++worker) {
+    for (const unsigned capacity : {kRingPackets, kRingPackets, kRingStrays}) {
+      rings.push_back(std::make_unique<Ring<rte_mbuf*>>(capacity));
+    }
+  }
   return rings;
 }
 
@@ -76,7 +88,7 @@ Rings::Rings(unsigned workers)
     : workers_(workers),
       to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, kRingPackets)),
       to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, kRingPackets)),
-      to_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      to_kernel_(make_rings_to_kernel(workers)),
       from_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
       misses_(make_rings<NeighbourMiss>(workers, kRingMisses)),
       notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers, kRingNotices)) {}
@@ -356,17 +368,18 @@ void Worker::hand_over(const Packet& packet) noexcept {
 
 // The kernel gets a datagram as it came, as fragments.
 void Worker::hand_to_kernel(Packet& packet) noexcept {
+  const Urgency urgency = urgency_of(packet, *snapshot_->index);
   if (packet.largest_fragment != 0) [[unlikely]] {
     packet.fragment_size = packet.largest_fragment;
-    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_for_kernel(piece); });
+    send_in_pieces(packet, [=, this](rte_mbuf* piece) { queue_for_kernel(piece, urgency); });
     return;
   }
-  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer));
+  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer), urgency);
 }
 
-void Worker::queue_for_kernel(rte_mbuf* frame) noexcept {
-  if (rings_.to_kernel(state_.index).put({&frame, 1}) == 1) return;
-  drop(frame, Outcome::drop_exception_ring_full);
+void Worker::queue_for_kernel(rte_mbuf* frame, Urgency urgency) noexcept {
+  if (rings_.to_kernel(state_.index, urgency).put({&frame, 1}) == 1) return;
+  drop(frame, lost(urgency));
 }
 
 }  // namespace weir

@@ -13,6 +13,7 @@
 #include "dataplane/io/ring.h"
 #include "dataplane/io/wake_up.h"
 #include "dataplane/path/packet_path.h"
+#include "dataplane/path/urgency.h"
 #include "dataplane/path/waiting_packets.h"
 
 struct rte_mbuf;
@@ -48,8 +49,10 @@ class Rings {
   Ring<rte_mbuf*>& to_transmit(unsigned from, unsigned to) {
     return *to_transmit_[from * workers_ + to];
   }
-  // Frames for the kernel, and the kernel's for the wire.
-  Ring<rte_mbuf*>& to_kernel(unsigned from) { return *to_kernel_[from]; }
+  // Frames for the kernel, a ring for each class, and the kernel's for the wire.
+  Ring<rte_mbuf*>& to_kernel(unsigned from, Urgency urgency) {
+    return *to_kernel_[from * kUrgencies + static_cast<std::size_t>(urgency)];
+  }
   Ring<rte_mbuf*>& from_kernel(unsigned to) { return *from_kernel_[to]; }
   Ring<NeighbourMiss>& misses(unsigned from) { return *misses_[from]; }
   // Control is called to the misses of all workers.
@@ -116,7 +119,7 @@ class Worker {
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
   void hand_over(const Packet& packet) noexcept;
   void hand_to_kernel(Packet& packet) noexcept;
-  void queue_for_kernel(rte_mbuf* frame) noexcept;
+  void queue_for_kernel(rte_mbuf* frame, Urgency urgency) noexcept;
   void adopt() noexcept;
   void rest(unsigned idle_loops) noexcept;
 

@@ -76,6 +76,8 @@ enum class Outcome : std::uint8_t {
   drop_transmit_full,
   drop_no_buffer,  // for the pieces of a packet
   drop_exception_ring_full,
+  drop_link_ring_full,  // ARP, ND, routing protocols
+  drop_stray_budget,    // of no connection, beyond what the kernel may be asked to answer
   count_
 };
 
@@ -144,6 +146,8 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("drop_transmit_full"),
     std::string_view("drop_no_buffer"),
     std::string_view("drop_exception_ring_full"),
+    std::string_view("drop_link_ring_full"),
+    std::string_view("drop_stray_budget"),
 };
 static_assert(kOutcomeNames.size() == kOutcomes, "every outcome has a name");
 

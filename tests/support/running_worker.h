@@ -5,6 +5,7 @@
 
 #include <rte_mbuf.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -27,7 +28,7 @@ class RunningWorker {
   static constexpr unsigned kMost = 8;  // of them in one process
 
   explicit RunningWorker(const BurstLab::Shape& shape = {.clock = current_tick})
-      : pool_(pool()), lab_(shape), rings_(1) {
+      : pool_(pool()), lab_(shape), rings_(2) {
     static unsigned made = 0;
     for (unsigned i = 0; i < 2; ++i) {
       const std::string device = "net_ring" + std::to_string(2 * made + i);
@@ -56,19 +57,32 @@ class RunningWorker {
     worker_.reset();
   }
 
-  // False: there is no room for it yet.
+  // As if another worker had sent it out. False: there is no room for it yet.
   bool receive(std::span<const std::uint8_t> bytes, std::uint16_t port = 0) {
-    rte_mbuf* frame = rte_pktmbuf_alloc(pool_);
-    if (frame == nullptr) return false;
-    const auto length = static_cast<std::uint16_t>(bytes.size());
-    std::memcpy(rte_pktmbuf_append(frame, length), bytes.data(), length);
-    frame->port = port;
-    if (rings_.from_kernel(0).put({&frame, 1}) == 1) return true;
-    rte_pktmbuf_free(frame);
-    return false;
+    std::array<rte_mbuf*, 1> frame;
+    return receive_copies(bytes, port, frame) == 1;
+  }
+  // As many of the same as there is room for, at most kMaxBurst.
+  unsigned receive_many(std::span<const std::uint8_t> bytes, std::uint16_t port = 0) {
+    std::array<rte_mbuf*, kMaxBurst> frames;
+    return receive_copies(bytes, port, frames);
   }
 
  private:
+  unsigned receive_copies(std::span<const std::uint8_t> bytes, std::uint16_t port,
+                          std::span<rte_mbuf*> frames) {
+    const auto count = static_cast<unsigned>(frames.size());
+    if (rte_pktmbuf_alloc_bulk(pool_, frames.data(), count) != 0) return 0;
+    const auto length = static_cast<std::uint16_t>(bytes.size());
+    for (rte_mbuf* frame : frames) {
+      std::memcpy(rte_pktmbuf_append(frame, length), bytes.data(), length);
+      frame->port = port;
+    }
+    const unsigned taken = rings_.to_transmit(1, 0).put(frames);
+    rte_pktmbuf_free_bulk(frames.data() + taken, count - taken);
+    return taken;
+  }
+
   static rte_mempool* pool() {
     static rte_mempool* const only = [] {
       EalPlan plan;
