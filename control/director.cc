@@ -105,17 +105,21 @@ absl::Status Director::start_dpdk() {
     if (record.steering) {
       mtu = std::max(mtu, static_cast<std::uint16_t>(record.steering->mtu()));
       plan.devices.push_back(record.steering->vdev_arguments(static_cast<unsigned>(i)));
-    } else if (record.kind == PortKind::vdev) {
+      continue;
+    }
+    mtu = std::max(mtu, options_.mtu);
+    if (record.kind == PortKind::vdev) {
       plan.devices.push_back(absl::StrCat("--vdev=", options_.ports[i].substr(5)));
     } else {
       plan.devices.push_back(absl::StrCat("--allow=", record.device));
     }
   }
   const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
-  constexpr unsigned kBufferBytes = 4096;
+  constexpr unsigned kBookkeeping = 512;  // of a buffer
+  const unsigned buffer_bytes = std::max(4096U, buffer_room(mtu) + kBookkeeping);
   constexpr unsigned kMegabyte = 1U << 20;
   plan.megabytes =
-      128 + buffers / (kMegabyte / kBufferBytes) + DatagramPool::megabytes(options_.workers);
+      128 + buffers / (kMegabyte / buffer_bytes) + DatagramPool::megabytes(options_.workers);
   plan.huge_pages = free_huge_pages() >= plan.megabytes / 2;
   if (!plan.huge_pages) {
     log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
@@ -144,6 +148,7 @@ absl::Status Director::open_port(PortRecord& record) {
     if (!handover->silent) log_line(handover->reason);
   }
   plan.side = record.side;
+  if (!record.steering) plan.mtu = options_.mtu;
   auto port = Port::open(plan, *owners_, pool_);
   if (!port.ok()) {
     const absl::Status reason =
@@ -154,6 +159,13 @@ absl::Status Director::open_port(PortRecord& record) {
     log_line(absl::StrCat("port ", record.device,
                           ": the device cannot hash by one end alone, so packets reach the "
                           "workers that own them through rings"));
+  }
+  if (!record.steering) {
+    record.filter = std::make_unique<PortFilter>(*port);
+    if (port->mtu() < options_.mtu) {
+      log_line(absl::StrCat("port ", record.device, ": its MTU is ", port->mtu(),
+                            ", because the device takes no more (--mtu ", options_.mtu, ")"));
+    }
   }
   ports_.push_back(*port);
   return record.steering ? record.steering->attach() : absl::OkStatus();
@@ -305,7 +317,9 @@ absl::Status Director::open_control() {
 void Director::on_network_change() {
   auto addresses = std::make_shared<PortAddresses>();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
-    addresses->macs[port] = OwnMacs(network_->macs(port));
+    const std::vector<MacAddress> macs = network_->macs(port);
+    if (port_records_[port].filter != nullptr) port_records_[port].filter->pass(macs);
+    addresses->macs[port] = OwnMacs(macs);
   }
   services_->set_surroundings({network_->routes(), std::move(addresses),
                                [this](const IpAddress& a) { return network_->owns(a); }});
@@ -320,6 +334,9 @@ void Director::report_complaints() {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
   for (const PortRecord& record : port_records_) {
+    if (record.filter != nullptr) {
+      if (auto complaint = record.filter->complaint()) complaints.push_back(*complaint);
+    }
     if (record.steering == nullptr) continue;
     const absl::Status status = record.steering->still_there();
     if (!status.ok()) complaints.emplace_back(status.message());

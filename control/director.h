@@ -22,6 +22,7 @@
 #include "dataplane/io/dpdk_startup.h"
 #include "dataplane/io/exception_path.h"
 #include "dataplane/io/port.h"
+#include "dataplane/io/port_filter.h"
 #include "dataplane/io/publisher.h"
 #include "dataplane/io/worker.h"
 #include "dataplane/table/table_memory.h"
@@ -47,6 +48,7 @@ class Director {
     std::string device;  // DPDK's name
     PortSide side = PortSide::both;
     std::unique_ptr<Steering> steering;  // kernel interfaces only
+    std::unique_ptr<PortFilter> filter;  // all others
     Network::LinkState last_state = Network::LinkState::up;
     std::string told_error;  // of steering, so that each is said once
   };

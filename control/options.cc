@@ -59,6 +59,8 @@ po::options_description settings_description(Options& options) {
       "connections-per-worker",
       po::value(&options.connections_per_worker)->value_name("N")->default_value(1'000'000),
       "connections of each address family that a worker can hold; fixed at start")(
+      "mtu", po::value(&options.mtu)->value_name("BYTES")->default_value(options.mtu),
+      "largest IP packet of ports that are DPDK's own; fixed at start")(
       "busy-poll", po::bool_switch(&options.busy_poll),
       "idle workers never sleep: lowest latency, whole CPUs")(
       "socket", po::value(&options.socket)->value_name("PATH")->default_value(options.socket),
@@ -139,6 +141,21 @@ absl::Status check(const Options& options) {
   if (options.connections_per_worker == 0 || options.connections_per_worker > kMost) {
     return absl::InvalidArgumentError(
         absl::StrCat("--connections-per-worker takes a number from 1 to ", kMost));
+  }
+  constexpr std::uint16_t kLeastMtu = 1280;  // of a link with IPv6
+  constexpr std::uint16_t kMostMtu = 9702;
+  if (options.mtu < kLeastMtu || options.mtu > kMostMtu) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mtu takes a number from ", kLeastMtu, " to ", kMostMtu));
+  }
+  constexpr std::uint16_t kMostBesideKernelPorts = 3438;  // all ports share their buffers
+  for (const std::string& port : options.ports) {
+    if (options.mtu <= kMostBesideKernelPorts || port_kind(port) != PortKind::kernel_interface) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat("--mtu takes at most ", kMostBesideKernelPorts,
+                                                   " beside a kernel interface such as ", port,
+                                                   ": give all ports to DPDK, or ask for less"));
   }
   return absl::OkStatus();
 }

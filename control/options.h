@@ -23,6 +23,7 @@ struct Options {
   unsigned workers = 1;
   std::string lcores;
   std::uint32_t connections_per_worker = 1'000'000;
+  std::uint16_t mtu = 1500;  // of ports that are DPDK's own
   bool busy_poll = false;
   std::string socket = "/run/weir/weir.sock";
   std::vector<std::string> eal;

@@ -19,6 +19,7 @@ struct PortPlan {
   unsigned workers = 1;
   unsigned fixed_queues = 0;  // 0: as many as there are workers and the device has
   PortSide side = PortSide::both;
+  std::uint16_t mtu = 0;  // bytes of the IP packet; 0: the device's is not weir's to choose
 };
 
 class Port {
@@ -48,7 +49,9 @@ class Port {
   rte_mempool* pool_ = nullptr;
 };
 
-// One pool for all ports: single-segment buffers that hold a frame of `mtu` and a tunnel's headers.
+// Bytes of a buffer that holds a frame of `mtu` and a tunnel's headers in one piece.
+unsigned buffer_room(std::uint16_t mtu);
+// One pool of such for all ports.
 absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu);
 
 }  // namespace weir

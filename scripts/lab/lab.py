@@ -23,6 +23,7 @@ from namespaces import LabError, Namespace, remove_leftovers, run, wait_until
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '..', '..'))
 BUILD = os.path.realpath(os.environ.get('WEIR_BUILD', os.path.join(ROOT, 'build')))
+FILTERING_NIC = os.path.join(BUILD, 'tests', 'libfiltering_nic.so')
 DECAPSULATION = os.path.join(BUILD, 'tests', 'decapsulate.bpf.o')
 
 # Checksums and segments must be final on the wire: AF_XDP hands frames over as they are.
@@ -171,6 +172,7 @@ class Lab:
         self.memif_socket = os.path.join(self.directory, 'memif.sock')
         self.hosts = []
         self.weirs = []
+        self.nics_filter = False  # whether ports that are weir's own filter as a NIC does
         try:
             self._make_hosts(servers)
             self._make_links(arms)
@@ -289,7 +291,8 @@ class Lab:
 
     def start_weir(self, *options, ready=True):
         """Starts weir in the director; waits until it serves."""
-        weir = self.director.start(os.path.join(BUILD, 'weir'), '--socket', self.socket,
+        preload = ('env', f'LD_PRELOAD={FILTERING_NIC}') if self.nics_filter else ()
+        weir = self.director.start(*preload, os.path.join(BUILD, 'weir'), '--socket', self.socket,
                                    *options, log=f'weir-{len(self.weirs)}.log')
         self.weirs.append(weir)
         if ready:

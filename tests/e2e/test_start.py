@@ -10,7 +10,7 @@ from lab import BUILD, Lab, run
 
 def test_help_names_every_option():
     said = run(os.path.join(BUILD, 'weir'), '--help').stdout
-    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'busy-poll', 'socket',
+    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'mtu', 'busy-poll', 'socket',
                    'settings', 'eal'):
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
