@@ -10,6 +10,7 @@
 #include <fstream>
 #include <utility>
 
+#include "control/host/checksum_offload.h"
 #include "control/loop/log.h"
 
 namespace weir {
@@ -167,6 +168,12 @@ absl::Status Director::open_port(PortRecord& record) {
                             ", because the device takes no more (--mtu ", options_.mtu, ")"));
     }
   }
+  if (!record.steering && device_leaves_checksums(record.device)) {
+    log_line(absl::StrCat("port ", record.device,
+                          ": senders on this host may leave it to the device to cut large TCP "
+                          "segments, which weir does not: switch that off where they are "
+                          "(ethtool -K INTERFACE tso off gso off)"));
+  }
   ports_.push_back(*port);
   return record.steering ? record.steering->attach() : absl::OkStatus();
 }
@@ -226,6 +233,17 @@ std::unique_ptr<OwnerMap> Director::make_owners() const {
   return owners;
 }
 
+std::uint32_t Director::unfinished_checksum_ports() const {
+  std::uint32_t ports = 0;
+  for (std::size_t i = 0; i < port_records_.size(); ++i) {
+    const PortRecord& record = port_records_[i];
+    const bool unfinished = record.steering ? leaves_checksums(record.steering->interface())
+                                            : device_leaves_checksums(record.device);
+    if (unfinished) ports |= 1U << i;
+  }
+  return ports;
+}
+
 absl::Status Director::make_workers() {
   publisher_ = std::make_unique<Publisher>(options_.workers);
   rings_ = std::make_unique<Rings>(options_.workers);
@@ -250,6 +268,7 @@ absl::Status Director::make_workers() {
         .own_statistics = record.statistics.get(),
         .statistics = {},
         .now = now,
+        .unfinished_checksum_ports = unfinished_checksum_ports(),
         .next_ip_id = random_value<std::uint16_t>(),
         .next_fragment_id = random_value<std::uint32_t>() / options_.workers * options_.workers + i,
         .reassembly = Reassembly(*datagrams_, random_value<std::uint64_t>())});

@@ -67,6 +67,7 @@ class Director {
   absl::Status open_port(PortRecord& record);
   absl::Status open_exception_interfaces();
   std::unique_ptr<OwnerMap> make_owners() const;
+  std::uint32_t unfinished_checksum_ports() const;
   absl::Status make_workers();
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();

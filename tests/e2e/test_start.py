@@ -10,8 +10,8 @@ from lab import BUILD, Lab, run
 
 def test_help_names_every_option():
     said = run(os.path.join(BUILD, 'weir'), '--help').stdout
-    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'mtu', 'busy-poll', 'socket',
-                   'settings', 'eal'):
+    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'mtu', 'busy-poll',
+                   'socket', 'settings', 'eal'):
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
 
