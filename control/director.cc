@@ -94,39 +94,54 @@ absl::Status Director::claim_ports() {
 }
 
 absl::Status Director::start_dpdk() {
+  unsigned queues = 0;
+  std::uint16_t mtu = kUsualMtu;
+  for (const PortRecord& record : port_records_) {
+    const Steering* const steering = record.steering.get();
+    queues += steering != nullptr ? steering->queues() : options_.workers;
+    const auto own =
+        steering != nullptr ? static_cast<std::uint16_t>(steering->mtu()) : options_.mtu;
+    mtu = std::max(mtu, own);
+  }
+  const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
+  const EalPlan plan = plan_dpdk(buffers, mtu);
+  if (!plan.huge_pages && !options_.normal_pages) {
+    log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
+                          " huge pages are free, so packet buffers use normal pages and weir is "
+                          "slower; scripts/huge-pages reserves them"));
+  }
+  absl::Status status = make_buffers(plan, buffers, mtu);
+  if (!plan.huge_pages || !absl::IsResourceExhausted(status)) return status;
+  return absl::AbortedError(absl::StrCat("huge pages that were free are there no more (",
+                                         status.message(),
+                                         "): weir starts anew with normal pages and is slower"));
+}
+
+EalPlan Director::plan_dpdk(unsigned buffers, std::uint16_t mtu) const {
   EalPlan plan;
   plan.workers = options_.workers;
   plan.lcores = options_.lcores;
   plan.extra = options_.eal;
-  unsigned queues = 0;
-  std::uint16_t mtu = kUsualMtu;
   for (std::size_t i = 0; i < port_records_.size(); ++i) {
     const PortRecord& record = port_records_[i];
-    queues += record.steering ? record.steering->queues() : options_.workers;
     if (record.steering) {
-      mtu = std::max(mtu, static_cast<std::uint16_t>(record.steering->mtu()));
       plan.devices.push_back(record.steering->vdev_arguments(static_cast<unsigned>(i)));
-      continue;
-    }
-    mtu = std::max(mtu, options_.mtu);
-    if (record.kind == PortKind::vdev) {
+    } else if (record.kind == PortKind::vdev) {
       plan.devices.push_back(absl::StrCat("--vdev=", options_.ports[i].substr(5)));
     } else {
       plan.devices.push_back(absl::StrCat("--allow=", record.device));
     }
   }
-  const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
   constexpr unsigned kBookkeeping = 512;  // of a buffer
   const unsigned buffer_bytes = std::max(4096U, buffer_room(mtu) + kBookkeeping);
   constexpr unsigned kMegabyte = 1U << 20;
   plan.megabytes =
       128 + buffers / (kMegabyte / buffer_bytes) + DatagramPool::megabytes(options_.workers);
-  plan.huge_pages = free_huge_pages() >= plan.megabytes / 2;
-  if (!plan.huge_pages) {
-    log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
-                          " huge pages are free, so packet buffers use normal pages and weir is "
-                          "slower; scripts/huge-pages reserves them"));
-  }
+  plan.huge_pages = !options_.normal_pages && free_huge_pages() >= plan.megabytes / 2;
+  return plan;
+}
+
+absl::Status Director::make_buffers(const EalPlan& plan, unsigned buffers, std::uint16_t mtu) {
   if (absl::Status status = start_eal(plan); !status.ok()) return status;
   dpdk_started_ = true;
   const auto pool = make_buffer_pool(buffers, mtu);

@@ -36,7 +36,8 @@ class Director {
   Director(const Director&) = delete;
   Director& operator=(const Director&) = delete;
 
-  // Takes the ports and starts the workers; on an error nothing is left behind.
+  // Takes the ports and starts the workers; on an error nothing is left behind. Aborted: huge pages
+  // that were free have gone meanwhile, so that only another process can start, with normal pages.
   absl::Status start();
   // Serves until SIGTERM or SIGINT.
   void run();
@@ -63,6 +64,8 @@ class Director {
 
   absl::Status claim_ports();
   absl::Status start_dpdk();
+  EalPlan plan_dpdk(unsigned buffers, std::uint16_t mtu) const;
+  absl::Status make_buffers(const EalPlan& plan, unsigned buffers, std::uint16_t mtu);
   absl::Status open_ports();
   absl::Status open_port(PortRecord& record);
   absl::Status open_exception_interfaces();

@@ -63,6 +63,8 @@ po::options_description settings_description(Options& options) {
       "largest IP packet of ports that are DPDK's own; fixed at start")(
       "busy-poll", po::bool_switch(&options.busy_poll),
       "idle workers never sleep: lowest latency, whole CPUs")(
+      "normal-pages", po::bool_switch(&options.normal_pages),
+      "packet buffers use normal pages, slower, even where huge pages are free")(
       "socket", po::value(&options.socket)->value_name("PATH")->default_value(options.socket),
       "UNIX socket for ipvsadm and weirctl")(
       "eal", po::value(&options.eal)->value_name("ARGUMENTS"),

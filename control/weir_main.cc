@@ -1,23 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 // The daemon.
+#include <linux/close_range.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
 
 #include "control/director.h"
 #include "control/loop/log.h"
 #include "control/options.h"
 
-int main(int argc, char** argv) {
-  auto options = weir::parse_options(argc, argv);
+namespace weir {
+namespace {
+
+// DPDK cannot start a second time in one process. Returns only if that fails.
+void start_anew_with_normal_pages(int argc, char** argv) {
+  std::vector<char*> arguments(argv, argv + argc);
+  std::string option = "--normal-pages";
+  arguments.push_back(option.data());
+  arguments.push_back(nullptr);
+  // DPDK's threads use theirs to the end.
+  syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+  execv("/proc/self/exe", arguments.data());
+  log_line(std::string("cannot start anew: ") + std::strerror(errno) + "; start it with " + option);
+}
+
+int run(int argc, char** argv) {
+  auto options = parse_options(argc, argv);
   if (!options.ok()) {
-    weir::log_line(std::string(options.status().message()));
+    log_line(std::string(options.status().message()));
     return EXIT_FAILURE;
   }
   if (!options->has_value()) return EXIT_SUCCESS;
-  weir::Director director(std::move(**options));
-  if (const absl::Status status = director.start(); !status.ok()) {
-    weir::log_line(std::string(status.message()));
-    return EXIT_FAILURE;
+  absl::Status status;
+  {
+    Director director(std::move(**options));
+    status = director.start();
+    if (status.ok()) director.run();
   }
-  director.run();
-  return EXIT_SUCCESS;
+  if (status.ok()) return EXIT_SUCCESS;
+  log_line(std::string(status.message()));
+  if (absl::IsAborted(status)) start_anew_with_normal_pages(argc, argv);
+  return EXIT_FAILURE;
 }
+
+}  // namespace
+}  // namespace weir
+
+int main(int argc, char** argv) { return weir::run(argc, argv); }

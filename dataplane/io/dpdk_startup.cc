@@ -13,6 +13,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include <cerrno>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -83,9 +84,13 @@ absl::Status start_eal(const EalPlan& plan) {
   std::vector<char*> pointers;
   for (std::string& text : kept) pointers.push_back(text.data());
   if (rte_eal_init(static_cast<int>(pointers.size()), pointers.data()) < 0) {
-    return absl::InternalError(absl::StrCat(
-        "DPDK did not start (", rte_strerror(rte_errno),
-        "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
+    // EACCES: no huge page is there at all.
+    const bool no_memory = rte_errno == ENOMEM || rte_errno == EACCES;
+    return absl::Status(
+        no_memory ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal,
+        absl::StrCat(
+            "DPDK did not start (", rte_strerror(rte_errno),
+            "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
   }
   if (rte_lcore_count() < plan.workers + 1) {
     const unsigned found = rte_lcore_count();

@@ -20,7 +20,8 @@ struct EalPlan {
   unsigned megabytes = 512;  // without huge pages: what EAL may take
 };
 
-// Once per process, on the thread that becomes the main lcore.
+// Once per process, on the thread that becomes the main lcore. ResourceExhausted: the huge pages
+// that it counts on are not there.
 absl::Status start_eal(const EalPlan& plan);
 void stop_eal();
 

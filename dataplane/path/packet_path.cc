@@ -631,17 +631,18 @@ constexpr auto kServe = []<class Address>(WorkerState& worker, const Snapshot& s
   with_family(packet, kLookUp, worker, snapshot);
 }
 
-bool may_be_unfinished(const WorkerState& worker, const Packet& packet) noexcept {
-  return (worker.unfinished_checksum_ports >> packet.port & 1U) != 0 && !packet.decided() &&
-         !packet.icmp_error;
+// `ports` has a bit for each port whose frames may have unfinished checksums.
+bool may_be_unfinished(std::uint32_t ports, const Packet& packet) noexcept {
+  return (ports >> packet.port & 1U) != 0 && !packet.decided() && !packet.icmp_error;
 }
 
 // What the packets are; asks for the buckets of their connections.
 [[gnu::noinline]] void identify(WorkerState& worker, const Snapshot& snapshot,
                                 std::span<Packet> burst) noexcept {
+  const std::uint32_t unfinished = worker.unfinished_checksum_ports;
   for (Packet& packet : burst) {
     parse_frame(packet, snapshot.ports->macs[packet.port]);
-    if (may_be_unfinished(worker, packet)) [[unlikely]]
+    if (may_be_unfinished(unfinished, packet)) [[unlikely]]
       finish_checksum(packet);
     if (packet.decided() || packet.icmp_error) [[unlikely]] {
       identify_unusual(worker, snapshot, packet);

@@ -7,11 +7,13 @@ import shlex
 from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
 from lab import BUILD, Lab, run
 
+FREE_HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+
 
 def test_help_names_every_option():
     said = run(os.path.join(BUILD, 'weir'), '--help').stdout
     for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'mtu', 'busy-poll',
-                   'socket', 'settings', 'eal'):
+                   'normal-pages', 'socket', 'settings', 'eal'):
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
 
@@ -29,20 +31,45 @@ def test_settings_file_and_busy_polling():
         equal(curl(lab.client, url()).strip(), 'server1', 'answer')
 
 
-def test_no_free_huge_pages():
-    """Ordinary pages do, slower, and weir says so. The kernel's own count stays: the pages are the
-    whole machine's, so weir is only shown that none is free."""
-    count = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+def start_with_free_huge_pages(lab, count):
+    """The kernel's own count stays: the pages are the whole machine's, so weir is only shown
+    another."""
+    path = os.path.join(lab.directory, 'count')
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(f'{count}\n')
+    weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
+                       *SMALL_TABLE])
+    process = lab.director.start('sh', '-c',
+                                 f'mount --bind {path} {FREE_HUGE_PAGES} && exec {weir}')
+    process.wait_for_output('weir: ready', 30.0)
+    return process
+
+
+def has_huge_pages():
+    with open(FREE_HUGE_PAGES, encoding='utf-8') as file:
+        return int(file.read()) > 0
+
+
+def test_huge_pages_that_are_gone_again():
+    """Another process was faster: weir goes on without them."""
     with Lab(servers=1) as lab:
         lab.set_up_servers('nat')
         lab.servers[0].start_nginx()
-        none = os.path.join(lab.directory, 'none')
-        with open(none, 'w', encoding='utf-8') as file:
-            file.write('0\n')
-        weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
-                           *SMALL_TABLE])
-        process = lab.director.start('sh', '-c', f'mount --bind {none} {count} && exec {weir}')
-        process.wait_for_output('weir: ready', 30.0)
+        process = start_with_free_huge_pages(lab, 100_000)
+        if not has_huge_pages():
+            expect('starts anew with normal pages' in process.output(), 'weir does not say so')
+        lab.add_vip()
+        add_service(lab, 'nat', 80)
+        equal(curl(lab.client, url()).strip(), 'server1', 'answer')
+        equal(process.stop(), 0, 'exit code')
+
+
+def test_no_free_huge_pages():
+    """Ordinary pages do, slower, and weir says so."""
+    with Lab(servers=1) as lab:
+        lab.set_up_servers('nat')
+        lab.servers[0].start_nginx()
+        process = start_with_free_huge_pages(lab, 0)
         expect('huge pages' in process.output(), 'weir does not say that it has no huge pages')
         lab.add_vip()
         add_service(lab, 'nat', 80)
