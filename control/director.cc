@@ -10,7 +10,7 @@
 #include <fstream>
 #include <utility>
 
-#include "control/host/checksum_offload.h"
+#include "control/host/interface_facts.h"
 #include "control/loop/log.h"
 
 namespace weir {
@@ -147,6 +147,7 @@ absl::Status Director::make_buffers(const EalPlan& plan, unsigned buffers, std::
   const auto pool = make_buffer_pool(buffers, mtu);
   if (!pool.ok()) return pool.status();
   pool_ = *pool;
+  largest_packet_ = largest_packet(mtu);
   auto datagrams = DatagramPool::make(options_.workers);
   if (!datagrams.ok()) return datagrams.status();
   datagrams_ = std::move(*datagrams);
@@ -345,6 +346,7 @@ absl::Status Director::open_control() {
   launch_workers();
   exception_path_ =
       std::make_unique<ExceptionPath>(std::move(exception_interfaces_), uses, *rings_, pool_);
+  services_->count_also([this] { return counted_by_ports(); });
   return absl::OkStatus();
 }
 
@@ -367,20 +369,57 @@ void Director::report_complaints() {
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
-  for (const PortRecord& record : port_records_) {
-    if (record.filter != nullptr) {
-      if (auto complaint = record.filter->complaint()) complaints.push_back(*complaint);
-    }
-    if (record.steering == nullptr) continue;
-    const absl::Status status = record.steering->still_there();
-    if (!status.ok()) complaints.emplace_back(status.message());
-  }
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) add_complaints_about(port, complaints);
   for (const std::string& complaint : complaints) {
     const bool told = std::find(told_complaints_.begin(), told_complaints_.end(), complaint) !=
                       told_complaints_.end();
     if (!told) log_line(complaint);
   }
   told_complaints_ = std::move(complaints);
+}
+
+void Director::add_complaints_about(std::uint16_t port,
+                                    std::vector<std::string>& complaints) const {
+  const PortRecord& record = port_records_[port];
+  if (record.filter != nullptr) {
+    if (auto complaint = record.filter->complaint()) complaints.push_back(*complaint);
+  }
+  if (auto complaint = complaint_about_mtu(port)) complaints.push_back(*complaint);
+  if (record.steering == nullptr) return;
+  const absl::Status status = record.steering->still_there();
+  if (!status.ok()) complaints.emplace_back(status.message());
+  const auto queues = receive_queues(record.steering->interface());
+  if (queues && *queues > record.steering->queues()) {
+    complaints.push_back(
+        absl::StrCat(options_.ports[port], " has ", *queues,
+                     " receive queues now, and weir serves ", record.steering->queues(),
+                     " since its start: what arrives at the others for services is lost; take them "
+                     "away again (ethtool -L), or start weir anew"));
+  }
+}
+
+std::optional<std::string> Director::complaint_about_mtu(std::uint16_t port) const {
+  const bool steered = port_records_[port].steering != nullptr;
+  const unsigned most = steered ? largest_packet_ : ports_[port].mtu();
+  for (const Interface& interface : network_->routes()->interfaces()) {
+    if (interface.port != port || interface.mtu <= most) continue;
+    return absl::StrCat(
+        "the MTU of ", steered ? options_.ports[port] : exception_names_[port], " is ",
+        interface.mtu, " now, and ",
+        steered ? "weir's buffers hold packets of " : "that of its port ", most,
+        ", as at the start: larger ones are lost (lost_by_device in `weirctl show counters`); ",
+        steered ? "start weir anew" : "start weir with --mtu", ", or set the MTU back");
+  }
+  return std::nullopt;
+}
+
+Services::Counted Director::counted_by_ports() const {
+  std::uint64_t missed = 0;
+  for (const Port& port : ports_) missed += port.missed();
+  const ExceptionPath::Counters& kernel = exception_path_->counters();
+  return {{"lost_by_device", missed},
+          {"lost_to_kernel", kernel.lost_to_kernel.read()},
+          {"lost_from_kernel", kernel.lost_from_kernel.read()}};
 }
 
 void Director::update_steering() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,9 @@ class Director {
   void reserve_local_ports();
   void watch_links();
   void report_complaints();
+  void add_complaints_about(std::uint16_t port, std::vector<std::string>& complaints) const;
+  std::optional<std::string> complaint_about_mtu(std::uint16_t port) const;
+  Services::Counted counted_by_ports() const;
   void await_misses();
   void look_for_misses();
   void drain_misses();
@@ -98,6 +102,7 @@ class Director {
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;
+  std::uint16_t largest_packet_ = 0;  // that a buffer holds
   std::unique_ptr<DatagramPool> datagrams_;
   std::vector<PortRecord> port_records_;
   std::vector<Port> ports_;

@@ -90,6 +90,9 @@ class Services final : public ServiceTable {
 
   // Called after services, real servers or the state of VIPs changed.
   void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
+  // What is counted elsewhere and belongs among counters().
+  using Counted = std::vector<std::pair<std::string, std::uint64_t>>;
+  void count_also(std::function<Counted()> others) { other_counters_ = std::move(others); }
   // Called with a sentence for the log.
   void on_notice(std::function<void(const std::string&)> notice) { notice_ = std::move(notice); }
 
@@ -259,6 +262,7 @@ class Services final : public ServiceTable {
   Surroundings surroundings_;
   std::function<void()> listener_;
   std::function<void(const std::string&)> notice_;
+  std::function<Counted()> other_counters_;
 
   Records records_;
   std::uint64_t additions_ = 0;

@@ -337,6 +337,9 @@ std::vector<std::pair<std::string, std::uint64_t>> Services::counters() const {
     given_up += worker->own_statistics->given_up.read();
   }
   rows.emplace_back("connections_given_up", given_up);
+  if (other_counters_) {
+    for (auto& row : other_counters_()) rows.push_back(std::move(row));
+  }
   return rows;
 }
 

@@ -110,8 +110,10 @@ bool ExceptionPath::read_one(std::uint16_t port) noexcept {
     rte_pktmbuf_free(frame);
     return false;
   }
-  if (frame == nullptr) {
+  // No buffer, or a frame that fills it and was cut.
+  if (frame == nullptr || received.length == room) {
     counters_.lost_from_kernel.add(1);
+    rte_pktmbuf_free(frame);
     return true;
   }
   frame->data_len = static_cast<std::uint16_t>(received.length);

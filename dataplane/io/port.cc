@@ -99,13 +99,26 @@ void Port::close() {
   rte_eth_dev_close(id_);
 }
 
+std::uint64_t Port::missed() const {
+  rte_eth_stats stats{};
+  return rte_eth_stats_get(id_, &stats) == 0 ? stats.imissed : 0;
+}
+
+namespace {
+
+// AF_XDP keeps 256 bytes of a buffer for the kernel's own headroom (XDP_PACKET_HEADROOM).
+constexpr unsigned kXdpHeadroom = 256;
+constexpr unsigned kEthernetHeader = 18;  // with a VLAN tag
+constexpr unsigned kBesidePacket = RTE_PKTMBUF_HEADROOM + kXdpHeadroom + kEthernetHeader;
+
+}  // namespace
+
 unsigned buffer_room(std::uint16_t mtu) {
-  // AF_XDP keeps 256 bytes of a buffer for the kernel's own headroom (XDP_PACKET_HEADROOM).
-  constexpr unsigned kXdpHeadroom = 256;
-  constexpr unsigned kEthernetHeader = 18;  // with a VLAN tag
-  return std::max<unsigned>(
-      RTE_MBUF_DEFAULT_BUF_SIZE,
-      RTE_ALIGN_CEIL(RTE_PKTMBUF_HEADROOM + kXdpHeadroom + mtu + kEthernetHeader, 64U));
+  return std::max<unsigned>(RTE_MBUF_DEFAULT_BUF_SIZE, RTE_ALIGN_CEIL(kBesidePacket + mtu, 64U));
+}
+
+std::uint16_t largest_packet(std::uint16_t mtu) {
+  return static_cast<std::uint16_t>(buffer_room(mtu) - kBesidePacket);
 }
 
 absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu) {

@@ -4,8 +4,9 @@
 import os
 import shlex
 
-from checks import SMALL_TABLE, add_service, curl, equal, expect, running, url
-from lab import BUILD, Lab, run
+from checks import (SMALL_TABLE, add_service, counter, curl, datagram_socket, equal, expect, running,
+                    url)
+from lab import BUILD, VIP, Lab, run, wait_until
 
 FREE_HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
 
@@ -43,6 +44,41 @@ def start_with_free_huge_pages(lab, count):
                                  f'mount --bind {path} {FREE_HUGE_PAGES} && exec {weir}')
     process.wait_for_output('weir: ready', 30.0)
     return process
+
+
+def says(lab, text):
+    wait_until(lambda: text in lab.weirs[0].output(), f'"{text}" in the log', 15.0)
+
+
+def test_mtu_beyond_the_buffers_is_said_and_what_it_costs_counted():
+    with running(servers=1) as lab:
+        lab.servers[0].start_nginx()
+        add_service(lab, 'nat', 80)
+        for host, name in ((lab.network, 'director0'), (lab.network, 'lan0'),
+                           (lab.director, 'eth0'), (lab.client, 'eth0'), (lab.network, 'client')):
+            host.ip(f'link set {name} mtu 3000')
+        says(lab, 'the MTU of eth0 is 3000 now')
+        before = counter(lab, 'lost_by_device')
+        lab.client.run('ping', '-n', '-c', 1, '-W', 2, VIP[4])
+        with datagram_socket(lab.client, VIP[4], 80) as sender:
+            add_service(lab, 'nat', 80, 'udp')
+            def lost():
+                sender.send(bytes(2500))
+                return counter(lab, 'lost_by_device') > before
+            wait_until(lost, 'a large packet that is counted as lost')
+
+
+def test_queues_that_appear_are_said():
+    with Lab(servers=1) as lab:
+        lab.director.ip('link delete eth0', f'link add eth0 numrxqueues 2 numtxqueues 2 type veth '
+                        f'peer name director0 netns {lab.network.name} numrxqueues 2 numtxqueues 2',
+                        'link set eth0 up', 'address add 10.0.0.1/24 dev eth0')
+        lab.network.ip('link set director0 master lan0', 'link set director0 up')
+        for host, name in ((lab.director, 'eth0'), (lab.network, 'director0')):
+            host.run('ethtool', '-L', name, 'rx', 1, 'tx', 1)
+        lab.start_weir_on_kernel_ports(*SMALL_TABLE)
+        lab.director.run('ethtool', '-L', 'eth0', 'rx', 2, 'tx', 2)
+        says(lab, 'eth0 has 2 receive queues now')
 
 
 def has_huge_pages():

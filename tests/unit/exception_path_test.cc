@@ -164,6 +164,8 @@ TEST_F(ExceptionPathTest, a_flood_of_strays_takes_nothing_from_arp_ping_and_vrrp
   EXPECT_EQ(director_.lab().count(Outcome::drop_transmit_full), 0U);
   EXPECT_EQ(director_.lab().count(Outcome::drop_link_ring_full), 0U);
   EXPECT_EQ(director_.lab().count(Outcome::drop_exception_ring_full), 0U);
+  EXPECT_EQ(path_->counters().lost_to_kernel.read(), 0U);
+  EXPECT_EQ(path_->counters().lost_from_kernel.read(), 0U);
   EXPECT_GT(beyond, flood / 2);
   const double most = StrayBudget::kBurst + (seconds + 1) * StrayBudget::kPerSecond;
   EXPECT_LE(answers_.resets, most);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "control/host/checksum_offload.h"
+#include "control/host/interface_facts.h"
 
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
@@ -13,6 +13,21 @@
 #include <string_view>
 
 namespace weir {
+namespace {
+
+// `about` begins with the number of the question, and is filled in.
+bool ask_driver(const std::string& interface, void* about) {
+  ifreq request{};
+  interface.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_data = static_cast<char*>(about);
+  const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket < 0) return false;
+  const bool answered = ioctl(socket, SIOCETHTOOL, &request) == 0;
+  close(socket);
+  return answered;
+}
+
+}  // namespace
 
 bool leaves_checksums(const std::string& interface) {
   // On a bus, but the other end is a host's kernel.
@@ -20,16 +35,18 @@ bool leaves_checksums(const std::string& interface) {
                                                             "vif"};
   ethtool_drvinfo info{};
   info.cmd = ETHTOOL_GDRVINFO;
-  ifreq request{};
-  interface.copy(request.ifr_name, IFNAMSIZ - 1);
-  request.ifr_data = reinterpret_cast<char*>(&info);
-  const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  const bool known = socket >= 0 && ioctl(socket, SIOCETHTOOL, &request) == 0;
-  if (socket >= 0) close(socket);
-  if (!known || std::ranges::find(kParavirtual, info.driver) != kParavirtual.end()) return true;
+  if (!ask_driver(interface, &info)) return true;
+  if (std::ranges::find(kParavirtual, info.driver) != kParavirtual.end()) return true;
   // "0000:3b:00.0", "usb-0000:00:14.0-1": what has no hardware says nothing, or its own kind.
   const std::string_view bus = info.bus_info;
   return bus.find(':') == std::string_view::npos;
+}
+
+std::optional<unsigned> receive_queues(const std::string& interface) {
+  ethtool_channels channels{};
+  channels.cmd = ETHTOOL_GCHANNELS;
+  if (!ask_driver(interface, &channels)) return std::nullopt;
+  return channels.combined_count + channels.rx_count;
 }
 
 bool device_leaves_checksums(const std::string& device) {
