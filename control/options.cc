@@ -38,8 +38,9 @@ constexpr char kAfterwords[] =
     "needed). What the command line says comes first. Its section [settings] has what `weirctl\n"
     "set` changes, by the same names: sloppy_tcp = 1.\n"
     "\n"
-    "CPUs: each worker has one of its own; control floats over all of them. More workers than\n"
-    "CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
+    "CPUs: each worker has one of its own; control floats over the others, or over all. More\n"
+    "workers than CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, "
+    "for example\n"
     "--workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
 
 po::options_description settings_description(Options& options) {

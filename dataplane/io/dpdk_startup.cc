@@ -34,7 +34,8 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
-// Lcore 0 is control and floats over all CPUs; worker k is lcore k + 1, pinned, the first CPU last.
+// Worker k is lcore k + 1, pinned, the first CPU last. Lcore 0 is control: it and the threads that
+// it starts float over the CPUs that no worker has, where there are any.
 absl::StatusOr<std::string> lcore_map(const EalPlan& plan) {
   if (!plan.lcores.empty()) return plan.lcores;
   const std::vector<int> cpus = allowed_cpus();
@@ -44,10 +45,15 @@ absl::StatusOr<std::string> lcore_map(const EalPlan& plan) {
         cpus.size(), ": ask for fewer with --workers, or map them yourself, for example --lcores '",
         "0@0,1@0,2@", cpus.back(), "'"));
   }
-  std::string map = absl::StrCat("0@(", absl::StrJoin(cpus, ","), ")");
+  std::vector<int> others = cpus;
+  std::string workers;
   for (unsigned worker = 0; worker < plan.workers; ++worker) {
-    absl::StrAppend(&map, ",", worker + 1, "@", cpus[(worker + 1) % cpus.size()]);
+    const int cpu = cpus[(worker + 1) % cpus.size()];
+    absl::StrAppend(&workers, ",", worker + 1, "@", cpu);
+    std::erase(others, cpu);
   }
+  if (others.empty()) others = cpus;
+  std::string map = absl::StrCat("0@(", absl::StrJoin(others, ","), ")", workers);
   return map;
 }
 

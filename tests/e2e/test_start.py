@@ -4,8 +4,8 @@
 import os
 import shlex
 
-from checks import (SMALL_TABLE, add_service, counter, curl, datagram_socket, equal, expect, running,
-                    url)
+from checks import (SMALL_TABLE, add_service, counter, curl, datagram_socket, equal, expect,
+                    running, url)
 from lab import BUILD, VIP, Lab, run, wait_until
 
 FREE_HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
@@ -44,6 +44,31 @@ def start_with_free_huge_pages(lab, count):
                                  f'mount --bind {path} {FREE_HUGE_PAGES} && exec {weir}')
     process.wait_for_output('weir: ready', 30.0)
     return process
+
+
+def cpus_of(pid, thread):
+    with open(f'/proc/{pid}/task/{thread}/status', encoding='utf-8') as status:
+        line = next(line for line in status if line.startswith('Cpus_allowed:'))
+    return int(line.split()[1].replace(',', ''), 16)
+
+
+def name_of(pid, thread):
+    with open(f'/proc/{pid}/task/{thread}/comm', encoding='utf-8') as name:
+        return name.read().strip()
+
+
+def test_other_threads_keep_off_the_workers_cpus():
+    with running(servers=1) as lab:
+        pid = lab.weirs[0].pid
+        threads = os.listdir(f'/proc/{pid}/task')
+        workers = [thread for thread in threads if 'worker' in name_of(pid, thread)]
+        equal(len(workers), 1, 'workers')
+        polled = cpus_of(pid, workers[0])
+        if polled == cpus_of('self', os.getpid()):
+            return  # there is one CPU only
+        for thread in set(threads) - set(workers):
+            expect(cpus_of(pid, thread) & polled == 0,
+                   f'{name_of(pid, thread)} may run where a worker polls')
 
 
 def says(lab, text):
