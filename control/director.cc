@@ -265,7 +265,8 @@ absl::Status Director::make_workers() {
   rings_ = std::make_unique<Rings>(options_.workers);
   const std::uint32_t capacity = options_.connections_per_worker;
   const std::size_t ipv4_bytes = aligned(ConnectionTable<Ipv4Address>::bytes_for(capacity));
-  const std::size_t bytes = ipv4_bytes + ConnectionTable<Ipv6Address>::bytes_for(capacity);
+  const std::uint32_t ipv6_capacity = options_.ipv6_connections_per_worker;
+  const std::size_t bytes = ipv4_bytes + ConnectionTable<Ipv6Address>::bytes_for(ipv6_capacity);
   const std::uint32_t now = current_tick();
   for (unsigned i = 0; i < options_.workers; ++i) {
     auto memory = map_tables(bytes);
@@ -280,7 +281,7 @@ absl::Status Director::make_workers() {
         .workers = options_.workers,
         .owners = owners_.get(),
         .ipv4 = ConnectionTable<Ipv4Address>(base, capacity, seed, now),
-        .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, capacity, seed, now),
+        .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, ipv6_capacity, seed, now),
         .own_statistics = record.statistics.get(),
         .statistics = {},
         .now = now,

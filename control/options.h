@@ -23,7 +23,8 @@ struct Options {
   unsigned workers = 1;
   std::string lcores;
   std::uint32_t connections_per_worker = 1'000'000;
-  std::uint16_t mtu = 1500;  // of ports that are DPDK's own
+  std::uint32_t ipv6_connections_per_worker = 0;  // parse_options() chooses where nobody has
+  std::uint16_t mtu = 1500;                       // of ports that are DPDK's own
   bool busy_poll = false;
   bool normal_pages = false;  // packet buffers use no huge pages
   std::string socket = "/run/weir/weir.sock";

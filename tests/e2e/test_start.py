@@ -13,7 +13,8 @@ FREE_HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
 
 def test_help_names_every_option():
     said = run(os.path.join(BUILD, 'weir'), '--help').stdout
-    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'mtu', 'busy-poll',
+    for option in ('port', 'workers', 'lcores', 'connections-per-worker',
+                   'ipv6-connections-per-worker', 'mtu', 'busy-poll',
                    'normal-pages', 'socket', 'settings', 'eal'):
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
