@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <ctime>
 
@@ -20,6 +21,7 @@ namespace weir {
 namespace {
 
 constexpr unsigned kRingPackets = 2048;
+constexpr unsigned kLeastRing = 256;
 // Of strays few wait: what a flood leaves in the ring is answered late and helps nobody.
 constexpr unsigned kRingStrays = 256;
 constexpr unsigned kRingMisses = 256;
@@ -30,6 +32,13 @@ constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
 constexpr unsigned kSleepsBeforeLong = 64;
 constexpr long kShortSleepNs = 5'000;
 constexpr long kLongSleepNs = 100'000;
+
+// Of a ring between two workers: the more there are, the smaller each one's share.
+unsigned capacity_among(unsigned workers) {
+  constexpr unsigned kFew = 8;
+  const unsigned shares = std::bit_ceil((workers + kFew - 1) / kFew);
+  return std::max(kRingPackets / shares, kLeastRing);
+}
 
 template <class T>
 std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned capacity) {
@@ -86,12 +95,15 @@ std::uint32_t current_millisecond() noexcept {
 
 Rings::Rings(unsigned workers)
     : workers_(workers),
-      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, kRingPackets)),
-      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, kRingPackets)),
+      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, capacity_among(workers))),
+      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, capacity_among(workers))),
       to_kernel_(make_rings_to_kernel(workers)),
       from_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
       misses_(make_rings<NeighbourMiss>(workers, kRingMisses)),
-      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers, kRingNotices)) {}
+      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers,
+                                          std::min(kRingNotices, capacity_among(workers)))) {
+  if (workers > kMaxWorkers) std::abort();
+}
 
 Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
                IdleMode idle)
@@ -137,13 +149,14 @@ unsigned Worker::poll_once() noexcept {
   if (snapshot_->version != adopted_version_) adopt();
   state_.now = current_tick();
   state_.now_ms = current_millisecond();
-  const unsigned work = receive() + take_from_rings() + take_notices();
+  const unsigned work = receive() + take_from_rings();
   if (state_.reassembly.under_way() != 0) expire_fragments();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
   expire_connections(state_, *snapshot_, kExpiryBudget);
   if (!state_.notices.empty()) send_notices();
   if (!waiting_.empty()) look_at_waiting();
   if (state_.gone_servers.is_under_way()) look_after_gone_servers();
+  if (announcements_ != 0) make_announcements();
   return work;
 }
 
@@ -183,45 +196,69 @@ unsigned Worker::receive() noexcept {
   return total;
 }
 
-unsigned Worker::take_notices() noexcept {
-  unsigned total = 0;
-  std::array<TemplateNotice, kMaxBurst> notices;
-  for (unsigned from = 0; from < rings_.workers(); ++from) {
-    if (from == state_.index) continue;
-    const unsigned count = rings_.notices(from, state_.index).take(notices);
-    for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
-    total += count;
-  }
-  return total;
-}
-
 void Worker::send_notices() noexcept {
   state_.notices.flush([this](const TemplateNotice& notice) {
-    return rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 1;
+    if (rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 0) return false;
+    announce_to(notice.owner);
+    return true;
   });
 }
 
 unsigned Worker::take_from_rings() noexcept {
   unsigned total = 0;
-  std::array<rte_mbuf*, kMaxBurst> frames;
-  std::array<HandedOver, kMaxBurst> handed;
-  std::array<Packet, kMaxBurst> packets;
-  for (unsigned from = 0; from < rings_.workers(); ++from) {
-    if (from == state_.index) continue;
-    const unsigned owned = rings_.to_owner(from, state_.index).take(handed);
-    for (unsigned i = 0; i < owned; ++i) {
-      packets[i] = packet_of(handed[i].frame);
-      packets[i].errand = handed[i].errand;
-      packets[i].largest_fragment = handed[i].largest_fragment;
-    }
-    if (owned != 0) process({packets.data(), owned});
-    const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
-    for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
-    total += owned + finished;
+  for (std::uint64_t senders = senders_ | rings_.take_announced(state_.index); senders != 0;
+       senders &= senders - 1) {
+    total += take_from(static_cast<unsigned>(std::countr_zero(senders)));
   }
+  std::array<rte_mbuf*, kMaxBurst> frames;
   const unsigned injected = rings_.from_kernel(state_.index).take(frames);
   for (unsigned i = 0; i < injected; ++i) queue_frame(frames[i]);
   return total + injected;
+}
+
+// A burst of each kind, so that the ports and other senders have their turn.
+unsigned Worker::take_from(unsigned sender) noexcept {
+  const unsigned handed = take_handed_over(sender);
+  const unsigned finished = take_finished(sender);
+  const unsigned notices = take_notices(sender);
+  const std::uint64_t bit = std::uint64_t{1} << sender;
+  const bool may_hold_more = std::max({handed, finished, notices}) == kMaxBurst;
+  senders_ = may_hold_more ? senders_ | bit : senders_ & ~bit;
+  return handed + finished + notices;
+}
+
+unsigned Worker::take_handed_over(unsigned sender) noexcept {
+  std::array<HandedOver, kMaxBurst> handed;
+  std::array<Packet, kMaxBurst> packets;
+  const unsigned count = rings_.to_owner(sender, state_.index).take(handed);
+  for (unsigned i = 0; i < count; ++i) {
+    packets[i] = packet_of(handed[i].frame);
+    packets[i].errand = handed[i].errand;
+    packets[i].largest_fragment = handed[i].largest_fragment;
+  }
+  if (count != 0) process({packets.data(), count});
+  return count;
+}
+
+unsigned Worker::take_finished(unsigned sender) noexcept {
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  const unsigned count = rings_.to_transmit(sender, state_.index).take(frames);
+  for (unsigned i = 0; i < count; ++i) queue_frame(frames[i]);
+  return count;
+}
+
+unsigned Worker::take_notices(unsigned sender) noexcept {
+  std::array<TemplateNotice, kMaxBurst> notices;
+  const unsigned count = rings_.notices(sender, state_.index).take(notices);
+  for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
+  return count;
+}
+
+// Once in a loop and receiver, because each may cost a cache line that another worker has.
+void Worker::make_announcements() noexcept {
+  for (; announcements_ != 0; announcements_ &= announcements_ - 1) {
+    rings_.announce(state_.index, static_cast<unsigned>(std::countr_zero(announcements_)));
+  }
 }
 
 void Worker::process(std::span<Packet> packets) noexcept {
@@ -310,6 +347,7 @@ void Worker::flush(std::uint16_t port) noexcept {
   } else {
     const unsigned helper = state_.index % device.queues();
     sent = rings_.to_transmit(state_.index, helper).put({queue.frames.data(), queue.count});
+    announce_to(helper);
     reason = Outcome::drop_transmit_ring_full;
   }
   for (unsigned i = sent; i < queue.count; ++i) drop(queue.frames[i], reason);
@@ -361,7 +399,10 @@ void Worker::hand_over(const Packet& packet) noexcept {
   handed.frame = frame_of(packet);
   handed.errand = packet.errand;
   handed.largest_fragment = packet.largest_fragment;
-  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) return;
+  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) {
+    announce_to(packet.owner);
+    return;
+  }
   forget_answer(state_, packet);
   drop(handed.frame, Outcome::drop_owner_ring_full);
 }

@@ -35,9 +35,12 @@ struct HandedOver {
   std::uint16_t largest_fragment;  // Packet's
 };
 
-// Everything that crosses threads, by sender and receiver. Each ring has one of either.
+// Everything that crosses threads, by sender and receiver. Each ring has one of either. What a
+// worker puts into another one's rings it announces, so that nobody has to poll those of all.
 class Rings {
  public:
+  static constexpr unsigned kMaxWorkers = 64;
+
   explicit Rings(unsigned workers);
 
   unsigned workers() const noexcept { return workers_; }
@@ -48,6 +51,17 @@ class Rings {
   // Finished frames for the worker that has a transmit queue on their port.
   Ring<rte_mbuf*>& to_transmit(unsigned from, unsigned to) {
     return *to_transmit_[from * workers_ + to];
+  }
+  // There is something in the rings above, or below among notices, for worker `to`.
+  void announce(unsigned from, unsigned to) noexcept {
+    // Pairs with the exchange in take_announced(): the rings are filled before.
+    doorbells_[to].senders.fetch_or(std::uint64_t{1} << from, std::memory_order_release);
+  }
+  // Who has announced since the last call, as bits. Worker `to`.
+  std::uint64_t take_announced(unsigned to) noexcept {
+    std::atomic<std::uint64_t>& senders = doorbells_[to].senders;
+    if (senders.load(std::memory_order_relaxed) == 0) return 0;
+    return senders.exchange(0, std::memory_order_acquire);
   }
   // Frames for the kernel, a ring for each class, and the kernel's for the wire.
   Ring<rte_mbuf*>& to_kernel(unsigned from, Urgency urgency) {
@@ -63,8 +77,12 @@ class Rings {
   }
 
  private:
+  struct alignas(64) Doorbell {
+    std::atomic<std::uint64_t> senders{0};
+  };
   using Buffers = std::unique_ptr<Ring<rte_mbuf*>>;
   unsigned workers_;
+  std::array<Doorbell, kMaxWorkers> doorbells_;
   std::vector<std::unique_ptr<Ring<HandedOver>>> to_owner_;
   std::vector<Buffers> to_transmit_;
   std::vector<Buffers> to_kernel_;
@@ -102,7 +120,12 @@ class Worker {
   unsigned poll_once() noexcept;
   unsigned receive() noexcept;
   unsigned take_from_rings() noexcept;
-  unsigned take_notices() noexcept;
+  unsigned take_from(unsigned sender) noexcept;
+  unsigned take_handed_over(unsigned sender) noexcept;
+  unsigned take_finished(unsigned sender) noexcept;
+  unsigned take_notices(unsigned sender) noexcept;
+  void announce_to(unsigned worker) noexcept { announcements_ |= std::uint64_t{1} << worker; }
+  void make_announcements() noexcept;
   void send_notices() noexcept;
   void process(std::span<Packet> packets) noexcept;
   void expire_fragments() noexcept;
@@ -132,6 +155,8 @@ class Worker {
   const Snapshot* snapshot_ = nullptr;
   std::uint64_t adopted_version_ = 0;
   std::vector<TransmitQueue> transmit_queues_;
+  std::uint64_t senders_ = 0;        // whose rings may hold more, as bits
+  std::uint64_t announcements_ = 0;  // to be made, as bits
   WaitingPackets waiting_;
   std::vector<std::atomic<std::uint8_t>> next_hop_used_;
 };

@@ -79,6 +79,7 @@ class RunningWorker {
       frame->port = port;
     }
     const unsigned taken = rings_.to_transmit(1, 0).put(frames);
+    rings_.announce(1, 0);
     rte_pktmbuf_free_bulk(frames.data() + taken, count - taken);
     return taken;
   }

@@ -60,5 +60,29 @@ TEST(Worker, calls_control_for_the_first_miss_and_not_for_those_after_it) {
   director.stop();
 }
 
+TEST(Rings, tell_once_who_has_something_for_a_worker) {
+  Rings rings(Rings::kMaxWorkers);
+  EXPECT_EQ(rings.take_announced(5), 0U);
+  rings.announce(0, 5);
+  rings.announce(63, 5);
+  rings.announce(63, 5);
+  rings.announce(1, 6);
+  EXPECT_EQ(rings.take_announced(5), std::uint64_t{1} << 63 | 1U);
+  EXPECT_EQ(rings.take_announced(5), 0U);
+  EXPECT_EQ(rings.take_announced(6), 2U);
+}
+
+// More than a burst, announced once.
+TEST(Worker, empties_the_rings_of_who_has_announced) {
+  constexpr unsigned kFrames = 1000;
+  RunningWorker director;
+  const Bytes stray = client_udp({"10.1.0.1", 1000, "10.9.0.77", 9});
+  unsigned put = 0;
+  while (put < kFrames) put += director.receive_many(stray);
+  director.start();
+  EXPECT_TRUE(wait_for([&] { return director.lab().count(Outcome::kernel_not_a_service) == put; }));
+  director.stop();
+}
+
 }  // namespace
 }  // namespace weir::test
