@@ -356,11 +356,19 @@ void Director::on_network_change() {
   for (std::uint16_t port = 0; port < ports_.size(); ++port) {
     const std::vector<MacAddress> macs = network_->macs(port);
     if (port_records_[port].filter != nullptr) port_records_[port].filter->pass(macs);
-    addresses->macs[port] = OwnMacs(macs);
+    addresses->macs[port] = OwnMacs(macs, vlans_of(port));
   }
   services_->set_surroundings({network_->routes(), std::move(addresses),
                                [this](const IpAddress& a) { return network_->owns(a); }});
   report_complaints();
+}
+
+std::vector<std::uint16_t> Director::vlans_of(std::uint16_t port) const {
+  std::vector<std::uint16_t> vlans;
+  for (const Interface& interface : network_->routes()->interfaces()) {
+    if (interface.port == port && interface.vlan != 0) vlans.push_back(interface.vlan);
+  }
+  return vlans;
 }
 
 void Director::report_complaints() {

@@ -80,6 +80,7 @@ class Director {
   void update_steering();
   void reserve_local_ports();
   void watch_links();
+  std::vector<std::uint16_t> vlans_of(std::uint16_t port) const;
   void report_complaints();
   void add_complaints_about(std::uint16_t port, std::vector<std::string>& complaints) const;
   std::optional<std::string> complaint_about_mtu(std::uint16_t port) const;

@@ -55,10 +55,15 @@ class ExceptionInterface {
   const std::string& name() const noexcept { return name_; }
   int fd() const noexcept { return fd_; }  // readable: a frame from the kernel
 
+  // Of a frame's VLAN tag, in an injection-only interface.
+  enum class Tag : std::uint8_t {
+    taken_off,  // the kernel knows the VLAN, but not on this interface
+    kept,       // the kernel knows no such VLAN, and is to see that
+  };
   // A whole Ethernet frame. Into an injection-only interface a unicast frame goes with the
-  // interface's MAC as its destination (it may have been sent to a virtual MAC, which the kernel
-  // would take for another host's) and without its VLAN tag.
-  Transfer write(std::span<const std::uint8_t> frame) noexcept;
+  // interface's MAC as its destination: it may have been sent to a virtual MAC, which the kernel
+  // would take for another host's.
+  Transfer write(std::span<const std::uint8_t> frame, Tag tag = Tag::taken_off) noexcept;
   // The next frame from the kernel; a longer one than `buffer` is cut. Checksums are complete.
   Received read(std::span<std::uint8_t> buffer) noexcept;
 

@@ -79,7 +79,8 @@ unsigned ExceptionPath::pass_to_kernel(unsigned worker, Urgency urgency, unsigne
     const unsigned count = rings_.to_kernel(worker, urgency).take(std::span(frames).first(room));
     for (unsigned i = 0; i < count; ++i) {
       const auto* bytes = rte_pktmbuf_mtod(frames[i], const std::uint8_t*);
-      const auto result = interfaces_[frames[i]->port]->write({bytes, frames[i]->data_len});
+      const auto result = interfaces_[frames[i]->port]->write({bytes, frames[i]->data_len},
+                                                              tag_for_kernel(*frames[i]));
       (result == ExceptionInterface::Transfer::done ? counters_.to_kernel
                                                     : counters_.lost_to_kernel)
           .add(1);

@@ -93,6 +93,15 @@ std::uint32_t current_millisecond() noexcept {
   return static_cast<std::uint32_t>(rte_rdtsc() / cycles_per_ms);
 }
 
+// Between threads of weir no other use is made of the field.
+void set_tag_for_kernel(rte_mbuf& frame, ExceptionInterface::Tag tag) noexcept {
+  frame.vlan_tci = static_cast<std::uint16_t>(tag);
+}
+
+ExceptionInterface::Tag tag_for_kernel(const rte_mbuf& frame) noexcept {
+  return static_cast<ExceptionInterface::Tag>(frame.vlan_tci);
+}
+
 Rings::Rings(unsigned workers)
     : workers_(workers),
       to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, capacity_among(workers))),
@@ -410,15 +419,20 @@ void Worker::hand_over(const Packet& packet) noexcept {
 // The kernel gets a datagram as it came, as fragments.
 void Worker::hand_to_kernel(Packet& packet) noexcept {
   const Urgency urgency = urgency_of(packet, *snapshot_->index);
+  const auto tag = packet.outcome == Outcome::kernel_foreign_vlan
+                       ? ExceptionInterface::Tag::kept
+                       : ExceptionInterface::Tag::taken_off;
   if (packet.largest_fragment != 0) [[unlikely]] {
     packet.fragment_size = packet.largest_fragment;
-    send_in_pieces(packet, [=, this](rte_mbuf* piece) { queue_for_kernel(piece, urgency); });
+    send_in_pieces(packet, [=, this](rte_mbuf* piece) { queue_for_kernel(piece, urgency, tag); });
     return;
   }
-  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer), urgency);
+  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer), urgency, tag);
 }
 
-void Worker::queue_for_kernel(rte_mbuf* frame, Urgency urgency) noexcept {
+void Worker::queue_for_kernel(rte_mbuf* frame, Urgency urgency,
+                              ExceptionInterface::Tag tag) noexcept {
+  set_tag_for_kernel(*frame, tag);
   if (rings_.to_kernel(state_.index, urgency).put({&frame, 1}) == 1) return;
   drop(frame, lost(urgency));
 }

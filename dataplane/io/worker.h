@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "dataplane/io/exception_interface.h"
 #include "dataplane/io/port.h"
 #include "dataplane/io/publisher.h"
 #include "dataplane/io/ring.h"
@@ -34,6 +35,10 @@ struct HandedOver {
   Errand errand;
   std::uint16_t largest_fragment;  // Packet's
 };
+
+// Of a frame on a ring to the kernel: what becomes of its tag.
+void set_tag_for_kernel(rte_mbuf& frame, ExceptionInterface::Tag tag) noexcept;
+ExceptionInterface::Tag tag_for_kernel(const rte_mbuf& frame) noexcept;
 
 // Everything that crosses threads, by sender and receiver. Each ring has one of either. What a
 // worker puts into another one's rings it announces, so that nobody has to poll those of all.
@@ -142,7 +147,7 @@ class Worker {
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
   void hand_over(const Packet& packet) noexcept;
   void hand_to_kernel(Packet& packet) noexcept;
-  void queue_for_kernel(rte_mbuf* frame, Urgency urgency) noexcept;
+  void queue_for_kernel(rte_mbuf* frame, Urgency urgency, ExceptionInterface::Tag tag) noexcept;
   void adopt() noexcept;
   void rest(unsigned idle_loops) noexcept;
 

@@ -108,6 +108,8 @@ Urgency urgency_of(const Packet& packet, const ServiceIndex& index) noexcept {
       return Urgency::stray;
     case Outcome::kernel_not_ip:
       return Urgency::link;
+    case Outcome::kernel_foreign_vlan:
+      return Urgency::host;
     case Outcome::kernel_multicast:
       return urgency_of_group_frame(packet);
     default:

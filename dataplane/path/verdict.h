@@ -25,6 +25,7 @@ enum class Outcome : std::uint8_t {
   // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
   kernel_not_ip,
   kernel_multicast,
+  kernel_foreign_vlan,  // of a VLAN that the host has no interface in
   kernel_not_a_service,
   kernel_no_connection,    // to a service, but neither a connection nor a SYN
   kernel_reply_unmatched,  // from a real server, but of no connection
@@ -98,6 +99,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("icmp_error_sent"),
     std::string_view("kernel_not_ip"),
     std::string_view("kernel_multicast"),
+    std::string_view("kernel_foreign_vlan"),
     std::string_view("kernel_not_a_service"),
     std::string_view("kernel_no_connection"),
     std::string_view("kernel_reply_unmatched"),

@@ -180,8 +180,8 @@ void BurstLab::build_network() {
 
 void BurstLab::publish_network() {
   auto ports = std::make_shared<PortAddresses>();
-  ports->macs[0] = OwnMacs({kClientSideMac});
-  ports->macs[1] = OwnMacs({kServerSideMac});
+  ports->macs[0] = OwnMacs({kClientSideMac}, {kClientVlan});
+  ports->macs[1] = OwnMacs({kServerSideMac}, {shape_.server_vlan});
   services_->set_surroundings(
       {routes_, std::move(ports), [this](const IpAddress& a) { return own_.contains(a); }});
 }
