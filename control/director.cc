@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "control/host/interface_facts.h"
+#include "control/host/reinjection.h"
 #include "control/loop/log.h"
 
 namespace weir {
@@ -203,18 +204,34 @@ absl::Status Director::open_ports() {
 }
 
 absl::Status Director::open_exception_interfaces() {
-  for (std::size_t i = 0; i < ports_.size(); ++i) {
-    ExceptionInterface::Wish wish;
-    wish.use = port_records_[i].steering ? ExceptionInterface::Use::injection_only
-                                         : ExceptionInterface::Use::full;
-    wish.mac = ports_[i].mac();
-    wish.mtu = ports_[i].mtu();
-    auto interface = ExceptionInterface::create(wish);
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    using Use = ExceptionInterface::Use;
+    auto interface =
+        open_exception_interface(port, port_records_[port].steering ? Use::redirected : Use::full);
     if (!interface.ok()) return interface.status();
     exception_names_.push_back((*interface)->name());
     exception_interfaces_.push_back(std::move(*interface));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ExceptionInterface>> Director::open_exception_interface(
+    std::uint16_t port, ExceptionInterface::Use use) {
+  using Use = ExceptionInterface::Use;
+  auto interface = ExceptionInterface::create({use, ports_[port].mac(), ports_[port].mtu()});
+  exception_uses_.resize(port);
+  exception_uses_.push_back(use);
+  if (!interface.ok() || use != Use::redirected) return interface;
+  const std::string& name = port_records_[port].steering->interface();
+  const absl::Status status = redirect_into((*interface)->name(), name);
+  if (status.ok()) return interface;
+  log_line(absl::StrCat("what weir hands back to the kernel does not enter on ", name,
+                        ", where it came from (", status.message(), "), but on ",
+                        (*interface)->name(),
+                        ": nftables rules by interface do not see it as they would, and "
+                        "rp_filter must be 0"));
+  interface->reset();
+  return open_exception_interface(port, Use::injection_only);
 }
 
 // ---- Workers ----
@@ -314,12 +331,9 @@ void Director::launch_workers() {
 
 absl::Status Director::open_control() {
   std::vector<PortBinding> bindings;
-  std::vector<ExceptionInterface::Use> uses;
   for (std::uint16_t i = 0; i < ports_.size(); ++i) {
     const bool steered = port_records_[i].steering != nullptr;
     bindings.push_back({i, steered ? options_.ports[i] : exception_names_[i]});
-    uses.push_back(steered ? ExceptionInterface::Use::injection_only
-                           : ExceptionInterface::Use::full);
   }
   auto network = Network::open(io_, bindings);
   if (!network.ok()) return network.status();
@@ -345,8 +359,8 @@ absl::Status Director::open_control() {
   network_->on_change([this] { on_network_change(); });
   on_network_change();
   launch_workers();
-  exception_path_ =
-      std::make_unique<ExceptionPath>(std::move(exception_interfaces_), uses, *rings_, pool_);
+  exception_path_ = std::make_unique<ExceptionPath>(std::move(exception_interfaces_),
+                                                    exception_uses_, *rings_, pool_);
   services_->count_also([this] { return counted_by_ports(); });
   return absl::OkStatus();
 }
@@ -373,8 +387,9 @@ std::vector<std::uint16_t> Director::vlans_of(std::uint16_t port) const {
 
 void Director::report_complaints() {
   std::vector<std::string> complaints = network_->complaints();
-  const bool injects = std::any_of(port_records_.begin(), port_records_.end(),
-                                   [](const auto& record) { return record.steering != nullptr; });
+  using Use = ExceptionInterface::Use;
+  const bool injects = std::find(exception_uses_.begin(), exception_uses_.end(),
+                                 Use::injection_only) != exception_uses_.end();
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }

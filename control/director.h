@@ -70,6 +70,8 @@ class Director {
   absl::Status open_ports();
   absl::Status open_port(PortRecord& record);
   absl::Status open_exception_interfaces();
+  absl::StatusOr<std::unique_ptr<ExceptionInterface>> open_exception_interface(
+      std::uint16_t port, ExceptionInterface::Use use);
   std::unique_ptr<OwnerMap> make_owners() const;
   std::uint32_t unfinished_checksum_ports() const;
   absl::Status make_workers();
@@ -109,6 +111,7 @@ class Director {
   std::vector<Port> ports_;
   std::vector<std::unique_ptr<ExceptionInterface>> exception_interfaces_;
   std::vector<std::string> exception_names_;
+  std::vector<ExceptionInterface::Use> exception_uses_;  // by port
   std::unique_ptr<OwnerMap> owners_;
   std::vector<WorkerStatistics*> statistics_;
   std::vector<WorkerState*> states_;

@@ -51,6 +51,8 @@ absl::StatusOr<std::vector<BpfMap>> maps_of_program(std::uint32_t program);
 
 // The XDP program of an interface, in whatever mode; none: nullopt.
 absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index);
+// Whether it runs in the driver, before the kernel has made a packet of the frame.
+absl::StatusOr<bool> runs_native_xdp(int interface_index);
 // Takes this program off the interface, and no other that may have replaced it.
 absl::Status detach_xdp_program(int interface_index, std::uint32_t program);
 

@@ -127,7 +127,7 @@ absl::Status ExceptionInterface::configure() const {
   if (::ioctl(control.get(), SIOCSIFMTU, &request) < 0) {
     return failure(absl::StrCat("give ", name_, " the MTU ", wish_.mtu));
   }
-  if (wish_.use == Use::injection_only) {
+  if (wish_.use != Use::full) {
     if (const absl::Status status = silence(); !status.ok()) return status;
   }
   request = request_for(name_);

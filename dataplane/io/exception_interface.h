@@ -2,9 +2,9 @@
 // A TAP device: the way of frames between weir and the host's kernel.
 //
 // Beside a kernel interface (AF_XDP) frames only go in: one written here reaches the kernel as if
-// it had been received. For a port that DPDK owns it is the host's own interface, with the host's
-// addresses, and carries frames both ways. The device goes away with the object.
-// Any one thread at a time; read and write never block.
+// it had been received, here or, by a filter of the caller's, on that interface. For a port that
+// DPDK owns it is the host's own interface, with the host's addresses, and carries frames both
+// ways. The device goes away with the object. Any one thread at a time; read and write never block.
 // Source: Documentation/networking/tuntap.rst, ip-sysctl.rst.
 #pragma once
 
@@ -26,6 +26,7 @@ class ExceptionInterface {
  public:
   enum class Use : std::uint8_t {
     injection_only,  // silent: no addresses, never answers ARP; what the kernel sends is noise
+    redirected,      // the same, but frames stay as they are: they do not enter here
     full,
   };
   struct Wish {
