@@ -111,6 +111,12 @@ absl::Status Director::start_dpdk() {
                           " huge pages are free, so packet buffers use normal pages and weir is "
                           "slower; scripts/huge-pages reserves them"));
   }
+  if (!has_invariant_tsc()) {
+    log_line(
+        "this CPU does not say that its time-stamp counters run alike on all cores (invariant "
+        "TSC), "
+        "and weir compares them: time-outs may be early or late");
+  }
   absl::Status status = make_buffers(plan, buffers, mtu);
   if (!plan.huge_pages || !absl::IsResourceExhausted(status)) return status;
   return absl::AbortedError(absl::StrCat("huge pages that were free are there no more (",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/io/dpdk_startup.h"
 
+#include <cpuid.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_launch.h>
@@ -110,6 +111,16 @@ absl::Status start_eal(const EalPlan& plan) {
 }
 
 void stop_eal() { rte_eal_cleanup(); }
+
+bool has_invariant_tsc() {
+  constexpr unsigned kPowerManagement = 0x80000007U;  // leaf of CPUID
+  constexpr unsigned kInvariantTsc = 1U << 8;
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(kPowerManagement, &a, &b, &c, &d) != 0 && (d & kInvariantTsc) != 0;
+}
 
 unsigned free_huge_pages() {
   std::ifstream file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");

@@ -25,6 +25,10 @@ struct EalPlan {
 absl::Status start_eal(const EalPlan& plan);
 void stop_eal();
 
+// Whether the CPU says that its time-stamp counters run alike on all cores, asleep or not, as the
+// workers' clock takes for granted.
+bool has_invariant_tsc();
+
 // 2 MiB pages that are free on this host.
 unsigned free_huge_pages();
 
