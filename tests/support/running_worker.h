@@ -61,8 +61,8 @@ class RunningWorker {
     worker_.reset();
   }
 
-  // As if another worker had sent it out. False: there is no room for it yet; the rest of the ring is for
-  // what the worker itself sends.
+  // As if another worker had sent it out. False: there is no room for it yet; a part of the ring is
+  // for what the worker itself sends.
   bool receive(std::span<const std::uint8_t> bytes, std::uint16_t port = 0) {
     std::array<rte_mbuf*, 1> frame;
     return receive_copies(bytes, port, frame) == 1;
