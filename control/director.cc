@@ -172,7 +172,8 @@ absl::Status Director::open_port(PortRecord& record) {
     if (!handover->silent) log_line(handover->reason);
   }
   plan.side = record.side;
-  if (!record.steering) plan.mtu = options_.mtu;
+  // A device that has another of its own accord keeps it unless somebody asks.
+  if (!record.steering && options_.mtu != kUsualMtu) plan.mtu = options_.mtu;
   auto port = Port::open(plan, *owners_, pool_);
   if (!port.ok()) {
     const absl::Status reason =
