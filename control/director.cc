@@ -2,6 +2,7 @@
 #include "control/director.h"
 
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <absl/strings/str_cat.h>
 
@@ -14,7 +15,9 @@
 
 #include <boost/asio/post.hpp>
 
+#include "control/host/interface_facts.h"
 #include "control/host/privileges.h"
+#include "control/host/reinjection.h"
 #include "control/loop/log.h"
 #include "control/model/text_forms.h"
 
@@ -124,17 +127,43 @@ absl::Status Director::claim_ports() {
 }
 
 absl::Status Director::start_dpdk() {
+  unsigned queues = 0;
+  std::uint16_t mtu = kUsualMtu;
+  for (const PortRecord& record : port_records_) {
+    const Steering* const steering = record.steering.get();
+    queues += steering != nullptr ? steering->queues() : options_.workers;
+    const auto own =
+        steering != nullptr ? static_cast<std::uint16_t>(steering->mtu()) : options_.mtu;
+    mtu = std::max(mtu, own);
+  }
+  const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
+  const EalPlan plan = plan_dpdk(buffers, mtu);
+  if (!plan.huge_pages && !options_.normal_pages) {
+    log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
+                          " huge pages are free, so packet buffers use normal pages and weir is "
+                          "slower; scripts/huge-pages reserves them"));
+  }
+  if (!has_invariant_tsc()) {
+    log_line(
+        "this CPU does not say that its time-stamp counters run alike on all cores (invariant "
+        "TSC), "
+        "and weir compares them: time-outs may be early or late");
+  }
+  absl::Status status = make_buffers(plan, buffers, mtu);
+  if (!plan.huge_pages || !absl::IsResourceExhausted(status)) return status;
+  return absl::AbortedError(absl::StrCat("huge pages that were free are there no more (",
+                                         status.message(),
+                                         "): weir starts anew with normal pages and is slower"));
+}
+
+EalPlan Director::plan_dpdk(unsigned buffers, std::uint16_t mtu) const {
   EalPlan plan;
   plan.workers = options_.workers;
   plan.lcores = options_.lcores;
   plan.extra = options_.eal;
-  unsigned queues = 0;
-  std::uint16_t mtu = kUsualMtu;
   for (std::size_t i = 0; i < port_records_.size(); ++i) {
     const PortRecord& record = port_records_[i];
-    queues += record.steering ? record.steering->queues() : options_.workers;
     if (record.steering) {
-      mtu = std::max(mtu, static_cast<std::uint16_t>(record.steering->mtu()));
       plan.devices.push_back(record.steering->vdev_arguments(static_cast<unsigned>(i)));
     } else if (record.kind == PortKind::vdev) {
       plan.devices.push_back(absl::StrCat("--vdev=", options_.ports[i].substr(5)));
@@ -142,22 +171,22 @@ absl::Status Director::start_dpdk() {
       plan.devices.push_back(absl::StrCat("--allow=", record.device));
     }
   }
-  const unsigned buffers = kBaseBuffers + queues * kBuffersPerQueue;
-  constexpr unsigned kBufferBytes = 4096;
+  constexpr unsigned kBookkeeping = 512;  // of a buffer
+  const unsigned buffer_bytes = std::max(4096U, buffer_room(mtu) + kBookkeeping);
   constexpr unsigned kMegabyte = 1U << 20;
   plan.megabytes =
-      128 + buffers / (kMegabyte / kBufferBytes) + DatagramPool::megabytes(options_.workers);
-  plan.huge_pages = free_huge_pages() >= plan.megabytes / 2;
-  if (!plan.huge_pages) {
-    log_line(absl::StrCat("fewer than ", plan.megabytes / 2,
-                          " huge pages are free, so packet buffers use normal pages and weir is "
-                          "slower; scripts/huge-pages reserves them"));
-  }
+      128 + buffers / (kMegabyte / buffer_bytes) + DatagramPool::megabytes(options_.workers);
+  plan.huge_pages = !options_.normal_pages && free_huge_pages() >= plan.megabytes / 2;
+  return plan;
+}
+
+absl::Status Director::make_buffers(const EalPlan& plan, unsigned buffers, std::uint16_t mtu) {
   if (absl::Status status = start_eal(plan); !status.ok()) return status;
   dpdk_started_ = true;
   const auto pool = make_buffer_pool(buffers, mtu);
   if (!pool.ok()) return pool.status();
   pool_ = *pool;
+  largest_packet_ = largest_packet(mtu);
   auto datagrams = DatagramPool::make(options_.workers);
   if (!datagrams.ok()) return datagrams.status();
   datagrams_ = std::move(*datagrams);
@@ -175,6 +204,8 @@ absl::Status Director::open_port(PortRecord& record) {
     if (!handover->silent) log_line(handover->reason);
   }
   plan.side = record.side;
+  // A device that has another of its own accord keeps it unless somebody asks.
+  if (!record.steering && options_.mtu != kUsualMtu) plan.mtu = options_.mtu;
   auto port = Port::open(plan, *owners_, pool_);
   if (!port.ok()) {
     const absl::Status reason =
@@ -185,6 +216,19 @@ absl::Status Director::open_port(PortRecord& record) {
     log_line(absl::StrCat("port ", record.device,
                           ": the device cannot hash by one end alone, so packets reach the "
                           "workers that own them through rings"));
+  }
+  if (!record.steering) {
+    record.filter = std::make_unique<PortFilter>(*port);
+    if (port->mtu() < options_.mtu) {
+      log_line(absl::StrCat("port ", record.device, ": its MTU is ", port->mtu(),
+                            ", because the device takes no more (--mtu ", options_.mtu, ")"));
+    }
+  }
+  if (!record.steering && device_leaves_checksums(record.device)) {
+    log_line(absl::StrCat("port ", record.device,
+                          ": senders on this host may leave it to the device to cut large TCP "
+                          "segments, which weir does not: switch that off where they are "
+                          "(ethtool -K INTERFACE tso off gso off)"));
   }
   ports_.push_back(*port);
   return record.steering ? record.steering->attach() : absl::OkStatus();
@@ -199,18 +243,34 @@ absl::Status Director::open_ports() {
 }
 
 absl::Status Director::open_exception_interfaces() {
-  for (std::size_t i = 0; i < ports_.size(); ++i) {
-    ExceptionInterface::Wish wish;
-    wish.use = port_records_[i].steering ? ExceptionInterface::Use::injection_only
-                                         : ExceptionInterface::Use::full;
-    wish.mac = ports_[i].mac();
-    wish.mtu = ports_[i].mtu();
-    auto interface = ExceptionInterface::create(wish);
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) {
+    using Use = ExceptionInterface::Use;
+    auto interface =
+        open_exception_interface(port, port_records_[port].steering ? Use::redirected : Use::full);
     if (!interface.ok()) return interface.status();
     exception_names_.push_back((*interface)->name());
     exception_interfaces_.push_back(std::move(*interface));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ExceptionInterface>> Director::open_exception_interface(
+    std::uint16_t port, ExceptionInterface::Use use) {
+  using Use = ExceptionInterface::Use;
+  auto interface = ExceptionInterface::create({use, ports_[port].mac(), ports_[port].mtu()});
+  exception_uses_.resize(port);
+  exception_uses_.push_back(use);
+  if (!interface.ok() || use != Use::redirected) return interface;
+  const std::string& name = port_records_[port].steering->interface();
+  const absl::Status status = redirect_into((*interface)->name(), name);
+  if (status.ok()) return interface;
+  log_line(absl::StrCat("what weir hands back to the kernel does not enter on ", name,
+                        ", where it came from (", status.message(), "), but on ",
+                        (*interface)->name(),
+                        ": nftables rules by interface do not see it as they would, and "
+                        "rp_filter must be 0"));
+  interface->reset();
+  return open_exception_interface(port, Use::injection_only);
 }
 
 // ---- Workers ----
@@ -245,12 +305,24 @@ std::unique_ptr<OwnerMap> Director::make_owners() const {
   return owners;
 }
 
+std::uint32_t Director::unfinished_checksum_ports() const {
+  std::uint32_t ports = 0;
+  for (std::size_t i = 0; i < port_records_.size(); ++i) {
+    const PortRecord& record = port_records_[i];
+    const bool unfinished = record.steering ? leaves_checksums(record.steering->interface())
+                                            : device_leaves_checksums(record.device);
+    if (unfinished) ports |= 1U << i;
+  }
+  return ports;
+}
+
 absl::Status Director::make_workers() {
   publisher_ = std::make_unique<Publisher>(options_.workers);
   rings_ = std::make_unique<Rings>(options_.workers);
   const std::uint32_t capacity = options_.connections_per_worker;
   const std::size_t ipv4_bytes = aligned(ConnectionTable<Ipv4Address>::bytes_for(capacity));
-  const std::size_t bytes = ipv4_bytes + ConnectionTable<Ipv6Address>::bytes_for(capacity);
+  const std::uint32_t ipv6_capacity = options_.ipv6_connections_per_worker;
+  const std::size_t bytes = ipv4_bytes + ConnectionTable<Ipv6Address>::bytes_for(ipv6_capacity);
   const std::uint32_t now = current_tick();
   for (unsigned i = 0; i < options_.workers; ++i) {
     auto memory = map_tables(bytes);
@@ -265,10 +337,11 @@ absl::Status Director::make_workers() {
         .workers = options_.workers,
         .owners = owners_.get(),
         .ipv4 = ConnectionTable<Ipv4Address>(base, capacity, seed, now),
-        .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, capacity, seed, now),
+        .ipv6 = ConnectionTable<Ipv6Address>(base + ipv4_bytes, ipv6_capacity, seed, now),
         .own_statistics = record.statistics.get(),
         .statistics = {},
         .now = now,
+        .unfinished_checksum_ports = unfinished_checksum_ports(),
         .next_ip_id = random_value<std::uint16_t>(),
         .next_fragment_id = random_value<std::uint32_t>() / options_.workers * options_.workers + i,
         .reassembly = Reassembly(*datagrams_, random_value<std::uint64_t>())});
@@ -301,12 +374,9 @@ absl::Status Director::give_up_privileges() { return keep_needed_privileges(); }
 
 absl::Status Director::open_control() {
   std::vector<PortBinding> bindings;
-  std::vector<ExceptionInterface::Use> uses;
   for (std::uint16_t i = 0; i < ports_.size(); ++i) {
     const bool steered = port_records_[i].steering != nullptr;
     bindings.push_back({i, steered ? options_.ports[i] : exception_names_[i]});
-    uses.push_back(steered ? ExceptionInterface::Use::injection_only
-                           : ExceptionInterface::Use::full);
   }
   auto network = Network::open(loop_.io(), bindings);
   if (!network.ok()) return network.status();
@@ -338,10 +408,10 @@ absl::Status Director::open_control() {
   network_->on_change([this](const Network::Change& change) { on_network_change(change); });
   on_network_change(
       {.ports = true, .addresses = {}, .addresses_in = network_->addresses(), .addresses_out = {}});
-  report_complaints();
   launch_workers();
-  exception_path_ =
-      std::make_unique<ExceptionPath>(std::move(exception_interfaces_), uses, *rings_, pool_);
+  exception_path_ = std::make_unique<ExceptionPath>(std::move(exception_interfaces_),
+                                                    exception_uses_, *rings_, pool_);
+  services_->count_also([this] { return counted_by_ports(); });
   return absl::OkStatus();
 }
 
@@ -362,7 +432,8 @@ void Director::on_network_change(const Network::Change& change) {
     auto addresses = std::make_shared<PortAddresses>();
     for (std::uint16_t port = 0; port < ports_.size(); ++port) {
       const std::vector<MacAddress> macs = network_->macs(port);
-      addresses->macs[port] = OwnMacs(macs);
+      addresses->macs[port] = OwnMacs(macs, vlans_of(port));
+      if (port_records_[port].filter != nullptr) port_records_[port].filter->pass(macs);
       if (const auto& steering = port_records_[port].steering) {
         say_once(port_records_[port], steering->set_macs(macs));
       }
@@ -373,11 +444,13 @@ void Director::on_network_change(const Network::Change& change) {
   services_->routes_changed();
   for (const IpAddress& address : change.addresses_in) services_->host_address_comes(address);
   for (const IpAddress& address : change.addresses_out) services_->host_address_goes(address);
-  if (!change.addresses.empty() || !change.addresses_in.empty() || !change.addresses_out.empty()) {
+  const bool addresses =
+      !change.addresses.empty() || !change.addresses_in.empty() || !change.addresses_out.empty();
+  if (addresses) {
     services_->addresses_changed(change.addresses);
     kernel_sources_.ask_again();
-    report_complaints();
   }
+  if (change.ports || addresses) report_complaints();
 }
 
 // ---- The work of services, in slices ----
@@ -441,10 +514,19 @@ void Director::retry_steering() {
   }
 }
 
+std::vector<std::uint16_t> Director::vlans_of(std::uint16_t port) const {
+  std::vector<std::uint16_t> vlans;
+  for (const Interface& interface : network_->routes()->interfaces()) {
+    if (interface.port == port && interface.vlan != 0) vlans.push_back(interface.vlan);
+  }
+  return vlans;
+}
+
 void Director::report_complaints() {
   std::vector<std::string> complaints = network_->complaints();
-  const bool injects = std::any_of(port_records_.begin(), port_records_.end(),
-                                   [](const auto& record) { return record.steering != nullptr; });
+  using Use = ExceptionInterface::Use;
+  const bool injects = std::find(exception_uses_.begin(), exception_uses_.end(),
+                                 Use::injection_only) != exception_uses_.end();
   if (injects) {
     if (auto complaint = injection_complaint()) complaints.push_back(*complaint);
   }
@@ -455,17 +537,57 @@ void Director::report_complaints() {
                                       " are no interface's of this host, so that FullNAT gets no "
                                       "replies there"));
   }
-  for (const PortRecord& record : port_records_) {
-    if (record.steering == nullptr) continue;
-    const absl::Status status = record.steering->still_there();
-    if (!status.ok()) complaints.emplace_back(status.message());
-  }
+  for (std::uint16_t port = 0; port < ports_.size(); ++port) add_complaints_about(port, complaints);
   for (const std::string& complaint : complaints) {
     const bool told = std::find(told_complaints_.begin(), told_complaints_.end(), complaint) !=
                       told_complaints_.end();
     if (!told) log_line(complaint);
   }
   told_complaints_ = std::move(complaints);
+}
+
+void Director::add_complaints_about(std::uint16_t port,
+                                    std::vector<std::string>& complaints) const {
+  const PortRecord& record = port_records_[port];
+  if (record.filter != nullptr) {
+    if (auto complaint = record.filter->complaint()) complaints.push_back(*complaint);
+  }
+  if (auto complaint = complaint_about_mtu(port)) complaints.push_back(*complaint);
+  if (record.steering == nullptr) return;
+  const absl::Status status = record.steering->still_there();
+  if (!status.ok()) complaints.emplace_back(status.message());
+  const auto queues = receive_queues(record.steering->interface());
+  if (queues && *queues > record.steering->queues()) {
+    complaints.push_back(
+        absl::StrCat(options_.ports[port], " has ", *queues,
+                     " receive queues now, and weir serves ", record.steering->queues(),
+                     " since its start: what arrives at the others for services is lost; take them "
+                     "away again (ethtool -L), or start weir anew"));
+  }
+}
+
+std::optional<std::string> Director::complaint_about_mtu(std::uint16_t port) const {
+  const bool steered = port_records_[port].steering != nullptr;
+  const unsigned most = steered ? largest_packet_ : ports_[port].mtu();
+  for (const Interface& interface : network_->routes()->interfaces()) {
+    if (interface.port != port || interface.mtu <= most) continue;
+    return absl::StrCat(
+        "the MTU of ", steered ? options_.ports[port] : exception_names_[port], " is ",
+        interface.mtu, " now, and ",
+        steered ? "weir's buffers hold packets of " : "that of its port ", most,
+        ", as at the start: larger ones are lost (lost_by_device in `weirctl show counters`); ",
+        steered ? "start weir anew" : "start weir with --mtu", ", or set the MTU back");
+  }
+  return std::nullopt;
+}
+
+Services::Counted Director::counted_by_ports() const {
+  std::uint64_t missed = 0;
+  for (const Port& port : ports_) missed += port.missed();
+  const ExceptionPath::Counters& kernel = exception_path_->counters();
+  return {{"lost_by_device", missed},
+          {"lost_to_kernel", kernel.lost_to_kernel.read()},
+          {"lost_from_kernel", kernel.lost_from_kernel.read()}};
 }
 
 // Where the kernel would send from fullnat's addresses, too, it gets other ports than fullnat.
@@ -496,6 +618,22 @@ void Director::watch_links() {
     log_line(
         absl::StrCat("port ", options_.ports[port], " ", kWords[static_cast<std::size_t>(state)]));
   }
+}
+
+// A neighbour that is missed while none has been for a while is asked for at once; others wait for
+// look_for_misses(), so that a flood of them costs no more than that.
+void Director::await_misses() {
+  missed_->async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](auto error) {
+    if (error) return;
+    rings_->missed().answer();
+    drain_misses();
+    await_misses();
+  });
+}
+
+void Director::look_for_misses() {
+  rings_->missed().listen();
+  drain_misses();
 }
 
 void Director::drain_misses() {
@@ -612,7 +750,10 @@ Task<> Director::take_signals() {
 void Director::run() {
   // DPDK's drivers have taken theirs by now.
   catch_signals(SIGRTMIN, SIGRTMAX);
-  repeat(milliseconds(5), &Director::drain_misses);
+  missed_ = std::make_unique<boost::asio::posix::stream_descriptor>(loop_.io(),
+                                                                    dup(rings_->missed().fd()));
+  await_misses();
+  repeat(milliseconds(5), &Director::look_for_misses);
   repeat(milliseconds(50), &Director::keep_house);
   repeat(milliseconds(1000), &Director::watch_links);
   repeat(std::chrono::seconds(10), &Director::mark_used_next_hops);

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <absl/status/status.h>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -25,6 +27,7 @@
 #include "dataplane/io/dpdk_startup.h"
 #include "dataplane/io/exception_path.h"
 #include "dataplane/io/port.h"
+#include "dataplane/io/port_filter.h"
 #include "dataplane/io/publisher.h"
 #include "dataplane/io/worker.h"
 #include "dataplane/table/table_memory.h"
@@ -39,7 +42,8 @@ class Director {
   Director(const Director&) = delete;
   Director& operator=(const Director&) = delete;
 
-  // Takes the ports and starts the workers; on an error nothing is left behind.
+  // Takes the ports and starts the workers; on an error nothing is left behind. Aborted: huge pages
+  // that were free have gone meanwhile, so that only another process can start, with normal pages.
   absl::Status start();
   // Serves until a signal ends it.
   void run();
@@ -51,6 +55,7 @@ class Director {
     std::string device;  // DPDK's name
     PortSide side = PortSide::both;
     std::unique_ptr<Steering> steering;  // kernel interfaces only
+    std::unique_ptr<PortFilter> filter;  // all others
     Network::LinkState last_state = Network::LinkState::up;
     std::string told_error;  // of steering, so that each is said once
   };
@@ -65,10 +70,15 @@ class Director {
 
   absl::Status claim_ports();
   absl::Status start_dpdk();
+  EalPlan plan_dpdk(unsigned buffers, std::uint16_t mtu) const;
+  absl::Status make_buffers(const EalPlan& plan, unsigned buffers, std::uint16_t mtu);
   absl::Status open_ports();
   absl::Status open_port(PortRecord& record);
   absl::Status open_exception_interfaces();
+  absl::StatusOr<std::unique_ptr<ExceptionInterface>> open_exception_interface(
+      std::uint16_t port, ExceptionInterface::Use use);
   std::unique_ptr<OwnerMap> make_owners() const;
+  std::uint32_t unfinished_checksum_ports() const;
   absl::Status make_workers();
   absl::StatusOr<std::unique_ptr<TableMemory>> map_tables(std::size_t bytes);
   void launch_workers();
@@ -85,8 +95,14 @@ class Director {
   static void say_once(PortRecord& record, const absl::Status& status);
   void reserve_local_ports();
   void watch_links();
+  std::vector<std::uint16_t> vlans_of(std::uint16_t port) const;
   void report_complaints();
   void watch_local_ports();
+  void add_complaints_about(std::uint16_t port, std::vector<std::string>& complaints) const;
+  std::optional<std::string> complaint_about_mtu(std::uint16_t port) const;
+  Services::Counted counted_by_ports() const;
+  void await_misses();
+  void look_for_misses();
   void drain_misses();
   void mark_used_next_hops();
   void repeat(LoopClock::duration interval, void (Director::*job)());
@@ -107,16 +123,19 @@ class Director {
   bool dpdk_started_ = false;
   bool workers_running_ = false;
   rte_mempool* pool_ = nullptr;
+  std::uint16_t largest_packet_ = 0;  // that a buffer holds
   std::unique_ptr<DatagramPool> datagrams_;
   std::vector<PortRecord> port_records_;
   std::vector<Port> ports_;
   std::vector<std::unique_ptr<ExceptionInterface>> exception_interfaces_;
   std::vector<std::string> exception_names_;
+  std::vector<ExceptionInterface::Use> exception_uses_;  // by port
   std::unique_ptr<OwnerMap> owners_;
   std::vector<WorkerStatistics*> statistics_;
   std::vector<WorkerState*> states_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Rings> rings_;
+  std::unique_ptr<boost::asio::posix::stream_descriptor> missed_;
   std::vector<WorkerRecord> workers_;
   std::unique_ptr<Services> services_;
   std::unique_ptr<Network> network_;

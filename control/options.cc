@@ -38,9 +38,9 @@ constexpr char kAfterwords[] =
     "needed). What the command line says comes first. Its section [settings] has what `weirctl\n"
     "set` changes, by the same names: sloppy_tcp = 1.\n"
     "\n"
-    "CPUs: each worker has one of its own; control floats over all of them. More workers than\n"
-    "CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers, for example\n"
-    "--workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
+    "CPUs: each worker has one of its own; control floats over the others, or over all. More\n"
+    "workers than CPUs need --lcores, in EAL's form: lcore 0 is control, the others are workers,\n"
+    "for example --workers 4 --lcores '0@0,1@0,2@1,3@0,4@1'.\n";
 
 void set_on_exit(const std::string& text, OnExit& on_exit) {
   if (text != "silent" && text != "release") {
@@ -65,7 +65,12 @@ po::options_description settings_description(Options& options) {
       "which CPUs to use, as EAL's --lcores; workers + 1 lcores")(
       "connections-per-worker",
       po::value(&options.connections_per_worker)->value_name("N")->default_value(1'000'000),
-      "connections of each address family that a worker can hold; fixed at start")(
+      "connections that a worker can hold; fixed at start")(
+      "ipv6-connections-per-worker",
+      po::value(&options.ipv6_connections_per_worker)->value_name("N"),
+      "the same for IPv6, which has a table of its own; default: a quarter of the former")(
+      "mtu", po::value(&options.mtu)->value_name("BYTES")->default_value(options.mtu),
+      "largest IP packet of ports that are DPDK's own; fixed at start")(
       "busy-poll", po::bool_switch(&options.busy_poll),
       "idle workers never sleep: lowest latency, whole CPUs")(
       "on-exit",
@@ -74,6 +79,8 @@ po::options_description settings_description(Options& options) {
           ->notifier([&options](const std::string& text) { set_on_exit(text, options.on_exit); }),
       "what clients of kernel interfaces see once weir has stopped: silence, so that their "
       "connections outlive a restart (the default), or the kernel's answers")(
+      "normal-pages", po::bool_switch(&options.normal_pages),
+      "packet buffers use normal pages, slower, even where huge pages are free")(
       "socket", po::value(&options.socket)->value_name("PATH")->default_value(options.socket),
       "UNIX socket for ipvsadm and weirctl")(
       "eal", po::value(&options.eal)->value_name("ARGUMENTS"),
@@ -157,7 +164,32 @@ absl::Status check(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--connections-per-worker takes a number from 1 to ", kMost));
   }
+  if (options.ipv6_connections_per_worker > kMost) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--ipv6-connections-per-worker takes a number from 1 to ", kMost));
+  }
+  constexpr std::uint16_t kLeastMtu = 1280;  // of a link with IPv6
+  constexpr std::uint16_t kMostMtu = 9702;
+  if (options.mtu < kLeastMtu || options.mtu > kMostMtu) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mtu takes a number from ", kLeastMtu, " to ", kMostMtu));
+  }
+  constexpr std::uint16_t kMostBesideKernelPorts = 3438;  // all ports share their buffers
+  for (const std::string& port : options.ports) {
+    if (options.mtu <= kMostBesideKernelPorts || port_kind(port) != PortKind::kernel_interface) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat("--mtu takes at most ", kMostBesideKernelPorts,
+                                                   " beside a kernel interface such as ", port,
+                                                   ": give all ports to DPDK, or ask for less"));
+  }
   return absl::OkStatus();
+}
+
+// Few clients come by IPv6 where nobody has asked for more, and a place there takes twice the room.
+std::uint32_t default_ipv6_connections(std::uint32_t connections) {
+  constexpr std::uint32_t kAtLeast = 1U << 16;
+  return std::max(connections / 4, std::min(connections, kAtLeast));
 }
 
 void split_eal(Options& options) {
@@ -219,6 +251,9 @@ absl::StatusOr<std::optional<Options>> parse_options(int argc, const char* const
   }
   if (const auto status = check(options); !status.ok()) return status;
   split_eal(options);
+  if (options.ipv6_connections_per_worker == 0) {
+    options.ipv6_connections_per_worker = default_ipv6_connections(options.connections_per_worker);
+  }
   return std::optional<Options>(std::move(options));
 }
 

@@ -26,8 +26,11 @@ struct Options {
   unsigned workers = 1;
   std::string lcores;
   std::uint32_t connections_per_worker = 1'000'000;
+  std::uint32_t ipv6_connections_per_worker = 0;  // parse_options() chooses where nobody has
+  std::uint16_t mtu = 1500;                       // of ports that are DPDK's own
   bool busy_poll = false;
   OnExit on_exit = OnExit::silent;
+  bool normal_pages = false;  // packet buffers use no huge pages
   std::string socket = "/run/weir/weir.sock";
   std::vector<std::string> eal;
   // Of the settings file's section [settings], in its order; weir checks them at its start.

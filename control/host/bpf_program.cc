@@ -165,6 +165,12 @@ absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index) {
   return XdpProgram{attachment->program, *std::move(name)};
 }
 
+absl::StatusOr<bool> runs_native_xdp(int interface_index) {
+  const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
+  if (!attachment.ok()) return attachment.status();
+  return attachment->program != 0 && attachment->mode != XDP_FLAGS_SKB_MODE;
+}
+
 absl::Status detach_xdp_program(int interface_index, const Descriptor& program) {
   const absl::StatusOr<Attachment> attachment = attachment_of(interface_index);
   if (!attachment.ok()) return attachment.status();

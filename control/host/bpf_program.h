@@ -55,6 +55,8 @@ absl::StatusOr<std::uint32_t> xdp_program_id_of(int interface_index);
 absl::StatusOr<std::optional<XdpProgram>> xdp_program_of(int interface_index);
 // One that this process has open, or, with CAP_SYS_ADMIN, any.
 absl::StatusOr<Descriptor> open_program(std::uint32_t id);
+// Whether it runs in the driver, before the kernel has made a packet of the frame.
+absl::StatusOr<bool> runs_native_xdp(int interface_index);
 // Takes this program off the interface, and no other that may have replaced it.
 absl::Status detach_xdp_program(int interface_index, const Descriptor& program);
 

@@ -75,6 +75,9 @@ class Services : public LiveModel {
     std::function<void(std::span<const SteeringChange>, const SteeringConfig&)> apply;
   };
   void set_steering(Steering steering) { steering_ = std::move(steering); }
+  // What is counted elsewhere and belongs among counters().
+  using Counted = std::vector<NamedCounter>;
+  void count_also(std::function<Counted()> others) { other_counters_ = std::move(others); }
   // Called with a sentence for the log.
   void on_notice(std::function<void(const std::string&)> notice) { notice_ = std::move(notice); }
 
@@ -325,6 +328,7 @@ class Services : public LiveModel {
   HostNetwork* host_ = &no_network_;
   Steering steering_;
   std::function<void(const std::string&)> notice_;
+  std::function<Counted()> other_counters_;
   std::function<void()> wake_;
 
   DirectorConfig config_;

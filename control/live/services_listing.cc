@@ -292,6 +292,9 @@ std::vector<NamedCounter> Services::counters() const {
     given_up += worker->own_statistics->given_up.read();
   }
   rows.push_back({"connections_given_up", given_up});
+  if (other_counters_) {
+    for (NamedCounter& row : other_counters_()) rows.push_back(std::move(row));
+  }
   return rows;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/io/dpdk_startup.h"
 
+#include <cpuid.h>
 #include <fcntl.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -15,6 +16,7 @@
 #include <absl/strings/str_join.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -37,7 +39,8 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
-// Lcore 0 is control and floats over all CPUs; worker k is lcore k + 1, pinned, the first CPU last.
+// Worker k is lcore k + 1, pinned, the first CPU last. Lcore 0 is control: it and the threads that
+// it starts float over the CPUs that no worker has, where there are any.
 absl::StatusOr<std::string> lcore_map(const EalPlan& plan) {
   if (!plan.lcores.empty()) return plan.lcores;
   const std::vector<int> cpus = allowed_cpus();
@@ -47,10 +50,15 @@ absl::StatusOr<std::string> lcore_map(const EalPlan& plan) {
         cpus.size(), ": ask for fewer with --workers, or map them yourself, for example --lcores '",
         "0@0,1@0,2@", cpus.back(), "'"));
   }
-  std::string map = absl::StrCat("0@(", absl::StrJoin(cpus, ","), ")");
+  std::vector<int> others = cpus;
+  std::string workers;
   for (unsigned worker = 0; worker < plan.workers; ++worker) {
-    absl::StrAppend(&map, ",", worker + 1, "@", cpus[(worker + 1) % cpus.size()]);
+    const int cpu = cpus[(worker + 1) % cpus.size()];
+    absl::StrAppend(&workers, ",", worker + 1, "@", cpu);
+    std::erase(others, cpu);
   }
+  if (others.empty()) others = cpus;
+  std::string map = absl::StrCat("0@(", absl::StrJoin(others, ","), ")", workers);
   return map;
 }
 
@@ -105,9 +113,13 @@ absl::Status start_eal(const EalPlan& plan) {
   std::vector<char*> pointers;
   for (std::string& text : kept) pointers.push_back(text.data());
   if (init_without_usage(pointers) < 0) {
-    return absl::InternalError(absl::StrCat(
-        "DPDK did not start (", rte_strerror(rte_errno),
-        "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
+    // EACCES: no huge page is there at all.
+    const bool no_memory = rte_errno == ENOMEM || rte_errno == EACCES;
+    return absl::Status(
+        no_memory ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal,
+        absl::StrCat(
+            "DPDK did not start (", rte_strerror(rte_errno),
+            "); its own message above says why; the arguments were: ", absl::StrJoin(kept, " ")));
   }
   if (rte_lcore_count() < plan.workers + 1) {
     const unsigned found = rte_lcore_count();
@@ -121,6 +133,16 @@ absl::Status start_eal(const EalPlan& plan) {
 }
 
 void stop_eal() { rte_eal_cleanup(); }
+
+bool has_invariant_tsc() {
+  constexpr unsigned kPowerManagement = 0x80000007U;  // leaf of CPUID
+  constexpr unsigned kInvariantTsc = 1U << 8;
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(kPowerManagement, &a, &b, &c, &d) != 0 && (d & kInvariantTsc) != 0;
+}
 
 unsigned free_huge_pages() {
   std::ifstream file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");

@@ -20,9 +20,14 @@ struct EalPlan {
   unsigned megabytes = 512;  // without huge pages: what EAL may take
 };
 
-// Once per process, on the thread that becomes the main lcore.
+// Once per process, on the thread that becomes the main lcore. ResourceExhausted: the huge pages
+// that it counts on are not there.
 absl::Status start_eal(const EalPlan& plan);
 void stop_eal();
+
+// Whether the CPU says that its time-stamp counters run alike on all cores, asleep or not, as the
+// workers' clock takes for granted.
+bool has_invariant_tsc();
 
 // 2 MiB pages that are free on this host.
 unsigned free_huge_pages();

@@ -127,7 +127,7 @@ absl::Status ExceptionInterface::configure() const {
   if (::ioctl(control.get(), SIOCSIFMTU, &request) < 0) {
     return failure(absl::StrCat("give ", name_, " the MTU ", wish_.mtu));
   }
-  if (wish_.use == Use::injection_only) {
+  if (wish_.use != Use::full) {
     if (const absl::Status status = silence(); !status.ok()) return status;
   }
   request = request_for(name_);
@@ -148,8 +148,8 @@ absl::Status ExceptionInterface::silence() const {
   return absl::OkStatus();
 }
 
-ExceptionInterface::Transfer ExceptionInterface::write(
-    std::span<const std::uint8_t> frame) noexcept {
+ExceptionInterface::Transfer ExceptionInterface::write(std::span<const std::uint8_t> frame,
+                                                       Tag tag) noexcept {
   if (frame.size() < kEthernetHeader || frame.size() > kEthernetHeader + kVlanTag + wish_.mtu) {
     return Transfer::bad_length;
   }
@@ -160,7 +160,7 @@ ExceptionInterface::Transfer ExceptionInterface::write(
     const bool is_group_address = (macs[0] & 1) != 0;
     if (!is_group_address) std::ranges::copy(wish_.mac.bytes, macs.begin());
     const bool is_tagged = rest[0] == 0x81 && rest[1] == 0x00;
-    if (is_tagged) rest = rest.subspan(std::min(rest.size(), kVlanTag));
+    if (is_tagged && tag == Tag::taken_off) rest = rest.subspan(std::min(rest.size(), kVlanTag));
   }
   const std::array<iovec, 2> parts = {iovec{macs.data(), macs.size()},
                                       iovec{const_cast<std::uint8_t*>(rest.data()), rest.size()}};

@@ -2,9 +2,9 @@
 // A TAP device: the way of frames between weir and the host's kernel.
 //
 // Beside a kernel interface (AF_XDP) frames only go in: one written here reaches the kernel as if
-// it had been received. For a port that DPDK owns it is the host's own interface, with the host's
-// addresses, and carries frames both ways. The device goes away with the object.
-// Any one thread at a time; read and write never block.
+// it had been received, here or, by a filter of the caller's, on that interface. For a port that
+// DPDK owns it is the host's own interface, with the host's addresses, and carries frames both
+// ways. The device goes away with the object. Any one thread at a time; read and write never block.
 // Source: Documentation/networking/tuntap.rst, ip-sysctl.rst.
 #pragma once
 
@@ -26,6 +26,7 @@ class ExceptionInterface {
  public:
   enum class Use : std::uint8_t {
     injection_only,  // silent: no addresses, never answers ARP; what the kernel sends is noise
+    redirected,      // the same, but frames stay as they are: they do not enter here
     full,
   };
   struct Wish {
@@ -55,10 +56,15 @@ class ExceptionInterface {
   const std::string& name() const noexcept { return name_; }
   int fd() const noexcept { return fd_; }  // readable: a frame from the kernel
 
+  // Of a frame's VLAN tag, in an injection-only interface.
+  enum class Tag : std::uint8_t {
+    taken_off,  // the kernel knows the VLAN, but not on this interface
+    kept,       // the kernel knows no such VLAN, and is to see that
+  };
   // A whole Ethernet frame. Into an injection-only interface a unicast frame goes with the
-  // interface's MAC as its destination (it may have been sent to a virtual MAC, which the kernel
-  // would take for another host's) and without its VLAN tag.
-  Transfer write(std::span<const std::uint8_t> frame) noexcept;
+  // interface's MAC as its destination: it may have been sent to a virtual MAC, which the kernel
+  // would take for another host's.
+  Transfer write(std::span<const std::uint8_t> frame, Tag tag = Tag::taken_off) noexcept;
   // The next frame from the kernel; a longer one than `buffer` is cut. Checksums are complete.
   Received read(std::span<std::uint8_t> buffer) noexcept;
 

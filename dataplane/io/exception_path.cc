@@ -4,7 +4,9 @@
 #include <poll.h>
 #include <rte_mbuf.h>
 
+#include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 namespace weir {
@@ -12,7 +14,10 @@ namespace {
 
 // Workers cannot wake the thread without a system call, so it looks at their rings this often.
 constexpr int kIdleWaitMs = 1;
-constexpr unsigned kFramesPerTurn = 64;  // of one interface, so that no interface starves another
+constexpr unsigned kLinkFramesPerTurn = 1024;
+// Of each other class, and from one interface: none starves another, and what the kernel answers is
+// fetched before its queue is full.
+constexpr unsigned kFramesPerTurn = 64;
 
 }  // namespace
 
@@ -39,20 +44,50 @@ void ExceptionPath::run() noexcept {
   }
 }
 
+unsigned StrayBudget::available(std::uint32_t now) noexcept {
+  constexpr unsigned kPerMillisecond = kPerSecond / 1000;
+  const std::uint32_t passed = std::min<std::uint32_t>(now - refilled_, kBurst);
+  refilled_ = now;
+  tokens_ = std::min(tokens_ + passed * kPerMillisecond, kBurst);
+  return tokens_;
+}
+
 unsigned ExceptionPath::pass_to_kernel() noexcept {
+  const unsigned urgent = pass_to_kernel(Urgency::link, kLinkFramesPerTurn);
+  const unsigned own = pass_to_kernel(Urgency::host, kFramesPerTurn);
+  const unsigned most = std::min(strays_.available(current_millisecond()), kFramesPerTurn);
+  const unsigned strays = pass_to_kernel(Urgency::stray, most);
+  strays_.spend(strays);
+  first_worker_ = (first_worker_ + 1) % rings_.workers();
+  return urgent + own + strays;
+}
+
+unsigned ExceptionPath::pass_to_kernel(Urgency urgency, unsigned most) noexcept {
+  unsigned total = 0;
+  for (unsigned i = 0; i < rings_.workers() && total < most; ++i) {
+    const unsigned worker = (first_worker_ + i) % rings_.workers();
+    total += pass_to_kernel(worker, urgency, most - total);
+  }
+  return total;
+}
+
+unsigned ExceptionPath::pass_to_kernel(unsigned worker, Urgency urgency, unsigned most) noexcept {
   std::array<rte_mbuf*, kMaxBurst> frames;
   unsigned total = 0;
-  for (unsigned worker = 0; worker < rings_.workers(); ++worker) {
-    const unsigned count = rings_.to_kernel(worker).take(frames);
+  while (total < most) {
+    const auto room = std::min<std::size_t>(frames.size(), most - total);
+    const unsigned count = rings_.to_kernel(worker, urgency).take(std::span(frames).first(room));
     for (unsigned i = 0; i < count; ++i) {
       const auto* bytes = rte_pktmbuf_mtod(frames[i], const std::uint8_t*);
-      const auto result = interfaces_[frames[i]->port]->write({bytes, frames[i]->data_len});
+      const auto result = interfaces_[frames[i]->port]->write({bytes, frames[i]->data_len},
+                                                              tag_for_kernel(*frames[i]));
       (result == ExceptionInterface::Transfer::done ? counters_.to_kernel
                                                     : counters_.lost_to_kernel)
           .add(1);
     }
     rte_pktmbuf_free_bulk(frames.data(), count);
     total += count;
+    if (count < room) break;
   }
   return total;
 }
@@ -76,8 +111,10 @@ bool ExceptionPath::read_one(std::uint16_t port) noexcept {
     rte_pktmbuf_free(frame);
     return false;
   }
-  if (frame == nullptr) {
+  // No buffer, or a frame that fills it and was cut.
+  if (frame == nullptr || received.length == room) {
     counters_.lost_from_kernel.add(1);
+    rte_pktmbuf_free(frame);
     return true;
   }
   frame->data_len = static_cast<std::uint16_t>(received.length);

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The thread between workers and the exception interfaces: only it makes the system calls.
+//
+// To the kernel, in strict order: all of class link, then some of host, then strays, as long as
+// their budget lasts. The kernel answers a stray by a RST, which must find room on the way back:
+// the TAP device's queue has no classes.
 #pragma once
 
 #include <atomic>
@@ -14,6 +18,21 @@
 struct rte_mempool;
 
 namespace weir {
+
+// Tokens for strays, by time: a bucket of kBurst, refilled kPerSecond times.
+class StrayBudget {
+ public:
+  static constexpr unsigned kPerSecond = 10'000;
+  static constexpr unsigned kBurst = 500;
+
+  // How many may go at `now`, in milliseconds.
+  unsigned available(std::uint32_t now) noexcept;
+  void spend(unsigned strays) noexcept { tokens_ -= strays; }
+
+ private:
+  unsigned tokens_ = kBurst;
+  std::uint32_t refilled_ = 0;
+};
 
 class ExceptionPath {
  public:
@@ -36,6 +55,8 @@ class ExceptionPath {
  private:
   void run() noexcept;
   unsigned pass_to_kernel() noexcept;
+  unsigned pass_to_kernel(Urgency urgency, unsigned most) noexcept;
+  unsigned pass_to_kernel(unsigned worker, Urgency urgency, unsigned most) noexcept;
   unsigned pass_to_wire() noexcept;
   bool read_one(std::uint16_t port) noexcept;
 
@@ -43,6 +64,8 @@ class ExceptionPath {
   std::vector<ExceptionInterface::Use> uses_;
   Rings& rings_;
   rte_mempool* pool_;
+  StrayBudget strays_;
+  unsigned first_worker_ = 0;  // whose frames go first; all in turn
   Counters counters_;
   std::atomic<bool> running_{true};
   std::thread thread_;

@@ -39,6 +39,15 @@ absl::Status set_up_queues(std::uint16_t id, std::uint16_t queues, rte_mempool* 
   return absl::OkStatus();
 }
 
+// What the device takes of it, as ethdev works it out.
+std::uint16_t possible_mtu(const rte_eth_dev_info& info, std::uint16_t wanted) {
+  const bool known = info.max_mtu != UINT16_MAX && info.max_rx_pktlen > info.max_mtu;
+  const std::uint32_t overhead =
+      known ? info.max_rx_pktlen - info.max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+  const std::uint32_t most = std::min<std::uint32_t>(info.max_mtu, info.max_rx_pktlen - overhead);
+  return static_cast<std::uint16_t>(std::min<std::uint32_t>(wanted, most));
+}
+
 }  // namespace
 
 absl::StatusOr<Port> Port::open(const PortPlan& plan, const OwnerMap& owners, rte_mempool* pool) {
@@ -63,9 +72,12 @@ absl::StatusOr<Port> Port::open(const PortPlan& plan, const OwnerMap& owners, rt
   rte_eth_conf conf;
   std::memset(&conf, 0, sizeof conf);
   hash.ask_for(conf);
+  if (plan.mtu != 0) conf.rxmode.mtu = possible_mtu(info, plan.mtu);
   if (const int rc = rte_eth_dev_configure(port.id_, port.queues_, port.queues_, &conf); rc != 0) {
     return failed(plan.device, "configuring the queues", rc);
   }
+  // Some devices have taken it from the configuration, and others refuse: mtu() tells.
+  if (plan.mtu != 0) rte_eth_dev_set_mtu(port.id_, static_cast<std::uint16_t>(conf.rxmode.mtu));
   if (auto status = set_up_queues(port.id_, port.queues_, pool, plan.device); !status.ok()) {
     return status;
   }
@@ -87,14 +99,31 @@ void Port::close() {
   rte_eth_dev_close(id_);
 }
 
+std::uint64_t Port::missed() const {
+  rte_eth_stats stats{};
+  return rte_eth_stats_get(id_, &stats) == 0 ? stats.imissed : 0;
+}
+
+namespace {
+
+// AF_XDP keeps 256 bytes of a buffer for the kernel's own headroom (XDP_PACKET_HEADROOM).
+constexpr unsigned kXdpHeadroom = 256;
+constexpr unsigned kEthernetHeader = 18;  // with a VLAN tag
+constexpr unsigned kBesidePacket = RTE_PKTMBUF_HEADROOM + kXdpHeadroom + kEthernetHeader;
+
+}  // namespace
+
+unsigned buffer_room(std::uint16_t mtu) {
+  return std::max<unsigned>(RTE_MBUF_DEFAULT_BUF_SIZE, RTE_ALIGN_CEIL(kBesidePacket + mtu, 64U));
+}
+
+std::uint16_t largest_packet(std::uint16_t mtu) {
+  return static_cast<std::uint16_t>(buffer_room(mtu) - kBesidePacket);
+}
+
 absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu) {
   constexpr unsigned kCache = 256;
-  // AF_XDP keeps 256 bytes of a buffer for the kernel's own headroom (XDP_PACKET_HEADROOM).
-  constexpr unsigned kXdpHeadroom = 256;
-  constexpr unsigned kEthernetHeader = 18;  // with a VLAN tag
-  const unsigned room = std::max<unsigned>(
-      RTE_MBUF_DEFAULT_BUF_SIZE,
-      RTE_ALIGN_CEIL(RTE_PKTMBUF_HEADROOM + kXdpHeadroom + mtu + kEthernetHeader, 64U));
+  const unsigned room = buffer_room(mtu);
   rte_mempool* pool = rte_pktmbuf_pool_create("weir", buffers, kCache, 0,
                                               static_cast<std::uint16_t>(room), SOCKET_ID_ANY);
   if (pool == nullptr) {

@@ -19,6 +19,7 @@ struct PortPlan {
   unsigned workers = 1;
   unsigned fixed_queues = 0;  // 0: as many as there are workers and the device has
   PortSide side = PortSide::both;
+  std::uint16_t mtu = 0;  // bytes of the IP packet; 0: the device's is not weir's to choose
 };
 
 class Port {
@@ -34,6 +35,8 @@ class Port {
   const MacAddress& mac() const noexcept { return mac_; }
   rte_mempool* pool() const noexcept { return pool_; }  // of the frames that it receives
   std::uint16_t mtu() const noexcept { return mtu_; }
+  // Packets that the device has lost: no buffer was free, or they were too large for one.
+  std::uint64_t missed() const;
   const std::string& device() const noexcept { return device_; }
   // Whether the device itself gives packets to the workers that own them.
   bool finds_owner() const noexcept { return finds_owner_; }
@@ -48,7 +51,11 @@ class Port {
   rte_mempool* pool_ = nullptr;
 };
 
-// One pool for all ports: single-segment buffers that hold a frame of `mtu` and a tunnel's headers.
+// The largest IP packet in a buffer of a pool that was made for `mtu`.
+std::uint16_t largest_packet(std::uint16_t mtu);
+// Bytes of a buffer that holds a frame of `mtu` and a tunnel's headers in one piece.
+unsigned buffer_room(std::uint16_t mtu);
+// One pool of such for all ports.
 absl::StatusOr<rte_mempool*> make_buffer_pool(unsigned buffers, std::uint16_t mtu);
 
 }  // namespace weir

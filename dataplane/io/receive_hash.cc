@@ -41,7 +41,7 @@ ReceiveHash::ReceiveHash(const rte_eth_dev_info& info, PortSide side, const Owne
   std::copy(owners.key().begin(), owners.key().end(), key_.begin());
   const std::uint64_t end = one_end(side);
   const bool offered = end != 0 && (info.flow_type_rss_offloads & end) == end;
-  const bool mapped = table_size_ != 0 && table_size_ % OwnerMap::kGroups == 0;
+  const bool mapped = table_size_ != 0 && table_size_ % owners.period() == 0;
   finds_owner_ = offered && mapped;
   if (finds_owner_) functions_ |= end;
 }
@@ -61,7 +61,7 @@ void ReceiveHash::ask_for(rte_eth_conf& conf) noexcept {
 }
 
 void ReceiveHash::apply(std::uint16_t port) {
-  if (functions_ == 0 || table_size_ % OwnerMap::kGroups != 0) return;
+  if (functions_ == 0 || table_size_ % owners_.period() != 0) return;
   // Some drivers take no heed of it when they are configured.
   rte_eth_rss_conf conf = wish();
   std::vector<rte_eth_rss_reta_entry64> table(table_size_ / RTE_ETH_RETA_GROUP_SIZE);

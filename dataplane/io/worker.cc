@@ -5,9 +5,11 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_pause.h>
+#include <rte_random.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <ctime>
 
@@ -19,20 +21,39 @@ namespace weir {
 namespace {
 
 constexpr unsigned kRingPackets = 2048;
+constexpr unsigned kLeastRing = 256;
+// Of strays few wait: what a flood leaves in the ring is answered late and helps nobody.
+constexpr unsigned kRingStrays = 256;
 constexpr unsigned kRingMisses = 256;
 constexpr unsigned kRingNotices = 1024;
 constexpr unsigned kExpiryBudget = 64;  // steps of work per loop
 constexpr unsigned kFragmentBudget = 8;
-constexpr std::uint32_t kMaxWaitTicks = 3 * kTicksPerSecond;
 constexpr unsigned kSpinsBeforeSleep = 256;  // empty loops
 constexpr unsigned kSleepsBeforeLong = 64;
 constexpr long kShortSleepNs = 5'000;
 constexpr long kLongSleepNs = 100'000;
 
+// Of a ring between two workers: the more there are, the smaller each one's share.
+unsigned capacity_among(unsigned workers) {
+  constexpr unsigned kFew = 8;
+  const unsigned shares = std::bit_ceil((workers + kFew - 1) / kFew);
+  return std::max(kRingPackets / shares, kLeastRing);
+}
+
 template <class T>
 std::vector<std::unique_ptr<Ring<T>>> make_rings(std::size_t count, unsigned capacity) {
   std::vector<std::unique_ptr<Ring<T>>> rings;
   for (std::size_t i = 0; i < count; ++i) rings.push_back(std::make_unique<Ring<T>>(capacity));
+  return rings;
+}
+
+std::vector<std::unique_ptr<Ring<rte_mbuf*>>> make_rings_to_kernel(unsigned workers) {
+  std::vector<std::unique_ptr<Ring<rte_mbuf*>>> rings;
+  for (unsigned worker = 0; worker < workers; ++worker) {
+    for (const unsigned capacity : {kRingPackets, kRingPackets, kRingStrays}) {
+      rings.push_back(std::make_unique<Ring<rte_mbuf*>>(capacity));
+    }
+  }
   return rings;
 }
 
@@ -72,14 +93,26 @@ std::uint32_t current_millisecond() noexcept {
   return static_cast<std::uint32_t>(rte_rdtsc() / cycles_per_ms);
 }
 
+// Between threads of weir no other use is made of the field.
+void set_tag_for_kernel(rte_mbuf& frame, ExceptionInterface::Tag tag) noexcept {
+  frame.vlan_tci = static_cast<std::uint16_t>(tag);
+}
+
+ExceptionInterface::Tag tag_for_kernel(const rte_mbuf& frame) noexcept {
+  return static_cast<ExceptionInterface::Tag>(frame.vlan_tci);
+}
+
 Rings::Rings(unsigned workers)
     : workers_(workers),
-      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, kRingPackets)),
-      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, kRingPackets)),
-      to_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
+      to_owner_(make_rings<HandedOver>(std::size_t{workers} * workers, capacity_among(workers))),
+      to_transmit_(make_rings<rte_mbuf*>(std::size_t{workers} * workers, capacity_among(workers))),
+      to_kernel_(make_rings_to_kernel(workers)),
       from_kernel_(make_rings<rte_mbuf*>(workers, kRingPackets)),
       misses_(make_rings<NeighbourMiss>(workers, kRingMisses)),
-      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers, kRingNotices)) {}
+      notices_(make_rings<TemplateNotice>(std::size_t{workers} * workers,
+                                          std::min(kRingNotices, capacity_among(workers)))) {
+  if (workers > kMaxWorkers) std::abort();
+}
 
 Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher, Rings& rings,
                IdleMode idle)
@@ -89,14 +122,11 @@ Worker::Worker(WorkerState& state, std::vector<Port> ports, Publisher& publisher
       rings_(rings),
       idle_(idle),
       transmit_queues_(ports_.size()),
-      next_hop_used_(kTrackedNextHops) {
-  waiting_.reserve(kMaxWaiting);
-}
+      waiting_(rte_rand()),
+      next_hop_used_(kTrackedNextHops) {}
 
 Worker::~Worker() {
-  for (const Waiting& waiting : waiting_) {
-    rte_pktmbuf_free(static_cast<rte_mbuf*>(waiting.packet.buffer));
-  }
+  waiting_.clear([](void* frame, Outcome) { rte_pktmbuf_free(static_cast<rte_mbuf*>(frame)); });
 }
 
 bool Worker::take_used(NextHopIndex index) noexcept {
@@ -128,14 +158,15 @@ unsigned Worker::poll_once() noexcept {
   if (snapshot_->version != adopted_version_) adopt();
   state_.now = current_tick();
   state_.now_ms = current_millisecond();
-  const unsigned work = receive() + take_from_rings() + take_notices();
+  const unsigned work = receive() + take_from_rings();
   if (state_.reassembly.under_way() != 0) expire_fragments();
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
   expire_connections(state_, *snapshot_, kExpiryBudget);
   if (!state_.notices.empty()) send_notices();
-  if (!waiting_.empty()) retry_waiting();
+  if (!waiting_.empty()) look_at_waiting();
   if (state_.edits.left != 0) replay_some_edits(state_, *snapshot_);
   if (state_.gone_servers.is_under_way()) look_after_gone_servers();
+  if (announcements_ != 0) make_announcements();
   return work;
 }
 
@@ -174,44 +205,69 @@ unsigned Worker::receive() noexcept {
   return total;
 }
 
-unsigned Worker::take_notices() noexcept {
-  unsigned total = 0;
-  std::array<TemplateNotice, kMaxBurst> notices;
-  for (unsigned from = 0; from < rings_.workers(); ++from) {
-    if (from == state_.index) continue;
-    const unsigned count = rings_.notices(from, state_.index).take(notices);
-    for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
-    total += count;
-  }
-  return total;
-}
-
 void Worker::send_notices() noexcept {
   state_.notices.flush([this](const TemplateNotice& notice) {
-    return rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 1;
+    if (rings_.notices(state_.index, notice.owner).put({&notice, 1}) == 0) return false;
+    announce_to(notice.owner);
+    return true;
   });
 }
 
 unsigned Worker::take_from_rings() noexcept {
   unsigned total = 0;
-  std::array<rte_mbuf*, kMaxBurst> frames;
-  for (unsigned from = 0; from < rings_.workers(); ++from) {
-    if (from == state_.index) continue;
-    const bool may_answer = state_.notices.has_room_for_burst();
-    const unsigned owned = may_answer ? rings_.to_owner(from, state_.index).take(handed_) : 0;
-    for (unsigned i = 0; i < owned; ++i) {
-      take_in(burst_[i], handed_[i].frame);
-      burst_[i].errand = handed_[i].errand;
-      burst_[i].largest_fragment = handed_[i].largest_fragment;
-    }
-    if (owned != 0) process(owned);
-    const unsigned finished = rings_.to_transmit(from, state_.index).take(frames);
-    for (unsigned i = 0; i < finished; ++i) queue_frame(frames[i]);
-    total += owned + finished;
+  for (std::uint64_t senders = senders_ | rings_.take_announced(state_.index); senders != 0;
+       senders &= senders - 1) {
+    total += take_from(static_cast<unsigned>(std::countr_zero(senders)));
   }
+  std::array<rte_mbuf*, kMaxBurst> frames;
   const unsigned injected = rings_.from_kernel(state_.index).take(frames);
   for (unsigned i = 0; i < injected; ++i) queue_frame(frames[i]);
   return total + injected;
+}
+
+// A burst of each kind, so that the ports and other senders have their turn.
+unsigned Worker::take_from(unsigned sender) noexcept {
+  // What answers take with them must have room.
+  const bool may_answer = state_.notices.has_room_for_burst();
+  const unsigned handed = may_answer ? take_handed_over(sender) : 0;
+  const unsigned finished = take_finished(sender);
+  const unsigned notices = take_notices(sender);
+  const std::uint64_t bit = std::uint64_t{1} << sender;
+  const bool may_hold_more = !may_answer || std::max({handed, finished, notices}) == kMaxBurst;
+  senders_ = may_hold_more ? senders_ | bit : senders_ & ~bit;
+  return handed + finished + notices;
+}
+
+unsigned Worker::take_handed_over(unsigned sender) noexcept {
+  const unsigned count = rings_.to_owner(sender, state_.index).take(handed_);
+  for (unsigned i = 0; i < count; ++i) {
+    take_in(burst_[i], handed_[i].frame);
+    burst_[i].errand = handed_[i].errand;
+    burst_[i].largest_fragment = handed_[i].largest_fragment;
+  }
+  if (count != 0) process(count);
+  return count;
+}
+
+unsigned Worker::take_finished(unsigned sender) noexcept {
+  std::array<rte_mbuf*, kMaxBurst> frames;
+  const unsigned count = rings_.to_transmit(sender, state_.index).take(frames);
+  for (unsigned i = 0; i < count; ++i) queue_frame(frames[i]);
+  return count;
+}
+
+unsigned Worker::take_notices(unsigned sender) noexcept {
+  std::array<TemplateNotice, kMaxBurst> notices;
+  const unsigned count = rings_.notices(sender, state_.index).take(notices);
+  for (unsigned i = 0; i < count; ++i) take_notice(state_, notices[i]);
+  return count;
+}
+
+// Once in a loop and receiver, because each may cost a cache line that another worker has.
+void Worker::make_announcements() noexcept {
+  for (; announcements_ != 0; announcements_ &= announcements_ - 1) {
+    rings_.announce(state_.index, static_cast<unsigned>(std::countr_zero(announcements_)));
+  }
 }
 
 void Worker::process(std::size_t count) noexcept {
@@ -301,34 +357,32 @@ void Worker::flush(std::uint16_t port) noexcept {
   } else {
     const unsigned helper = state_.index % device.queues();
     sent = rings_.to_transmit(state_.index, helper).put({queue.frames.data(), queue.count});
+    announce_to(helper);
     reason = Outcome::drop_transmit_ring_full;
   }
   for (unsigned i = sent; i < queue.count; ++i) drop(queue.frames[i], reason);
   queue.count = 0;
 }
 
-void Worker::wait_for_neighbour(Packet& packet) noexcept {
-  auto* frame = static_cast<rte_mbuf*>(packet.buffer);
-  if (waiting_.size() == kMaxWaiting) {
-    drop(frame, Outcome::drop_neighbour_queue_full);
-    return;
-  }
-  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
-  // Lost only when control is far behind; the packet then runs out of time.
-  rings_.misses(state_.index).put({&miss, 1});
-  waiting_.push_back({packet, state_.now});
+void Worker::wait_for_neighbour(const Packet& packet) noexcept {
+  bool& told = waiting_.add(packet, state_.now, [this](void* frame, Outcome reason) {
+    drop(static_cast<rte_mbuf*>(frame), reason);
+  });
+  if (!told) told = tell_of_miss(packet);
 }
 
-void Worker::retry_waiting() noexcept {
-  std::erase_if(waiting_, [this](Waiting& waiting) {
-    if (retry_next_hop(*snapshot_, waiting.packet)) {
-      transmit(waiting.packet);
-      return true;
-    }
-    if (state_.now - waiting.since < kMaxWaitTicks) return false;
-    drop(static_cast<rte_mbuf*>(waiting.packet.buffer), Outcome::drop_neighbour_unreachable);
-    return true;
-  });
+// False: control is far behind; the neighbour's next packet tries again.
+bool Worker::tell_of_miss(const Packet& packet) noexcept {
+  const NeighbourMiss miss{packet.neighbour, 0, packet.out_interface};
+  const bool told = rings_.misses(state_.index).put({&miss, 1}) == 1;
+  rings_.missed().call();
+  return told;
+}
+
+void Worker::look_at_waiting() noexcept {
+  waiting_.look(
+      *snapshot_, state_.now, [this](const Packet& packet) { transmit(packet); },
+      [this](void* frame, Outcome reason) { drop(static_cast<rte_mbuf*>(frame), reason); });
   for (std::uint16_t port = 0; port < ports_.size(); ++port) flush(port);
 }
 
@@ -354,24 +408,33 @@ void Worker::hand_over(const Packet& packet) noexcept {
   handed.frame = frame_of(packet);
   handed.errand = packet.errand;
   handed.largest_fragment = packet.largest_fragment;
-  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) return;
+  if (rings_.to_owner(state_.index, packet.owner).put({&handed, 1}) == 1) {
+    announce_to(packet.owner);
+    return;
+  }
   forget_answer(state_, packet);
   drop(handed.frame, Outcome::drop_owner_ring_full);
 }
 
 // The kernel gets a datagram as it came, as fragments.
 void Worker::hand_to_kernel(Packet& packet) noexcept {
+  const Urgency urgency = urgency_of(packet, *snapshot_->index);
+  const auto tag = packet.outcome == Outcome::kernel_foreign_vlan
+                       ? ExceptionInterface::Tag::kept
+                       : ExceptionInterface::Tag::taken_off;
   if (packet.largest_fragment != 0) [[unlikely]] {
     packet.fragment_size = packet.largest_fragment;
-    send_in_pieces(packet, [this](rte_mbuf* piece) { queue_for_kernel(piece); });
+    send_in_pieces(packet, [=, this](rte_mbuf* piece) { queue_for_kernel(piece, urgency, tag); });
     return;
   }
-  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer));
+  queue_for_kernel(static_cast<rte_mbuf*>(packet.buffer), urgency, tag);
 }
 
-void Worker::queue_for_kernel(rte_mbuf* frame) noexcept {
-  if (rings_.to_kernel(state_.index).put({&frame, 1}) == 1) return;
-  drop(frame, Outcome::drop_exception_ring_full);
+void Worker::queue_for_kernel(rte_mbuf* frame, Urgency urgency,
+                              ExceptionInterface::Tag tag) noexcept {
+  set_tag_for_kernel(*frame, tag);
+  if (rings_.to_kernel(state_.index, urgency).put({&frame, 1}) == 1) return;
+  drop(frame, lost(urgency));
 }
 
 }  // namespace weir

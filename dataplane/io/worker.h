@@ -8,10 +8,14 @@
 #include <memory>
 #include <vector>
 
+#include "dataplane/io/exception_interface.h"
 #include "dataplane/io/port.h"
 #include "dataplane/io/publisher.h"
 #include "dataplane/io/ring.h"
+#include "dataplane/io/wake_up.h"
 #include "dataplane/path/packet_path.h"
+#include "dataplane/path/urgency.h"
+#include "dataplane/path/waiting_packets.h"
 
 struct rte_mbuf;
 
@@ -32,9 +36,16 @@ struct HandedOver {
   std::uint16_t largest_fragment = 0;  // Packet's
 };
 
-// Everything that crosses threads, by sender and receiver. Each ring has one of either.
+// Of a frame on a ring to the kernel: what becomes of its tag.
+void set_tag_for_kernel(rte_mbuf& frame, ExceptionInterface::Tag tag) noexcept;
+ExceptionInterface::Tag tag_for_kernel(const rte_mbuf& frame) noexcept;
+
+// Everything that crosses threads, by sender and receiver. Each ring has one of either. What a
+// worker puts into another one's rings it announces, so that nobody has to poll those of all.
 class Rings {
  public:
+  static constexpr unsigned kMaxWorkers = 64;
+
   explicit Rings(unsigned workers);
 
   unsigned workers() const noexcept { return workers_; }
@@ -46,23 +57,43 @@ class Rings {
   Ring<rte_mbuf*>& to_transmit(unsigned from, unsigned to) {
     return *to_transmit_[from * workers_ + to];
   }
-  // Frames for the kernel, and the kernel's for the wire.
-  Ring<rte_mbuf*>& to_kernel(unsigned from) { return *to_kernel_[from]; }
+  // There is something in the rings above, or below among notices, for worker `to`.
+  void announce(unsigned from, unsigned to) noexcept {
+    // Pairs with the exchange in take_announced(): the rings are filled before.
+    doorbells_[to].senders.fetch_or(std::uint64_t{1} << from, std::memory_order_release);
+  }
+  // Who has announced since the last call, as bits. Worker `to`.
+  std::uint64_t take_announced(unsigned to) noexcept {
+    std::atomic<std::uint64_t>& senders = doorbells_[to].senders;
+    if (senders.load(std::memory_order_relaxed) == 0) return 0;
+    return senders.exchange(0, std::memory_order_acquire);
+  }
+  // Frames for the kernel, a ring for each class, and the kernel's for the wire.
+  Ring<rte_mbuf*>& to_kernel(unsigned from, Urgency urgency) {
+    return *to_kernel_[from * kUrgencies + static_cast<std::size_t>(urgency)];
+  }
   Ring<rte_mbuf*>& from_kernel(unsigned to) { return *from_kernel_[to]; }
   Ring<NeighbourMiss>& misses(unsigned from) { return *misses_[from]; }
+  // Control is called to the misses of all workers.
+  WakeUp& missed() noexcept { return missed_; }
   // What a worker says about templates of another one.
   Ring<TemplateNotice>& notices(unsigned from, unsigned to) {
     return *notices_[from * workers_ + to];
   }
 
  private:
+  struct alignas(64) Doorbell {
+    std::atomic<std::uint64_t> senders{0};
+  };
   using Buffers = std::unique_ptr<Ring<rte_mbuf*>>;
   unsigned workers_;
+  std::array<Doorbell, kMaxWorkers> doorbells_;
   std::vector<std::unique_ptr<Ring<HandedOver>>> to_owner_;
   std::vector<Buffers> to_transmit_;
   std::vector<Buffers> to_kernel_;
   std::vector<Buffers> from_kernel_;
   std::vector<std::unique_ptr<Ring<NeighbourMiss>>> misses_;
+  WakeUp missed_;
   std::vector<std::unique_ptr<Ring<TemplateNotice>>> notices_;
 };
 
@@ -85,21 +116,21 @@ class Worker {
   bool take_used(NextHopIndex index) noexcept;
 
  private:
-  struct Waiting {
-    Packet packet;
-    std::uint32_t since = 0;
-  };
   struct TransmitQueue {
     std::array<rte_mbuf*, kMaxBurst * 2> frames;
     unsigned count = 0;
   };
-  static constexpr std::size_t kMaxWaiting = 256;
   static constexpr std::size_t kTrackedNextHops = 65536;
 
   unsigned poll_once() noexcept;
   unsigned receive() noexcept;
   unsigned take_from_rings() noexcept;
-  unsigned take_notices() noexcept;
+  unsigned take_from(unsigned sender) noexcept;
+  unsigned take_handed_over(unsigned sender) noexcept;
+  unsigned take_finished(unsigned sender) noexcept;
+  unsigned take_notices(unsigned sender) noexcept;
+  void announce_to(unsigned worker) noexcept { announcements_ |= std::uint64_t{1} << worker; }
+  void make_announcements() noexcept;
   void send_notices() noexcept;
   void process(std::size_t count) noexcept;
   void expire_fragments() noexcept;
@@ -109,13 +140,14 @@ class Worker {
   void send_in_pieces(const Packet& packet, Send&& send) noexcept;
   void queue_frame(rte_mbuf* frame) noexcept;
   void flush(std::uint16_t port) noexcept;
-  void wait_for_neighbour(Packet& packet) noexcept;
-  void retry_waiting() noexcept;
+  void wait_for_neighbour(const Packet& packet) noexcept;
+  bool tell_of_miss(const Packet& packet) noexcept;
+  void look_at_waiting() noexcept;
   void look_after_gone_servers() noexcept;
   void drop(rte_mbuf* frame, Outcome reason) noexcept;
   void hand_over(const Packet& packet) noexcept;
   void hand_to_kernel(Packet& packet) noexcept;
-  void queue_for_kernel(rte_mbuf* frame) noexcept;
+  void queue_for_kernel(rte_mbuf* frame, Urgency urgency, ExceptionInterface::Tag tag) noexcept;
   void adopt() noexcept;
   void rest(unsigned idle_loops) noexcept;
 
@@ -128,7 +160,9 @@ class Worker {
   const Snapshot* snapshot_ = nullptr;
   std::uint64_t adopted_version_ = 0;
   std::vector<TransmitQueue> transmit_queues_;
-  std::vector<Waiting> waiting_;  // kMaxWaiting reserved, never more
+  std::uint64_t senders_ = 0;        // whose rings may hold more, as bits
+  std::uint64_t announcements_ = 0;  // to be made, as bits
+  WaitingPackets waiting_;
   // Made once: on the stack they would be made anew at each poll.
   std::array<Packet, kMaxBurst> burst_;
   std::array<HandedOver, kMaxBurst> handed_;

@@ -22,6 +22,7 @@
 #include "dataplane/path/time_limits.h"
 #include "dataplane/path/tunnel/tunnel.h"
 #include "dataplane/path/tunnel/tunnel_error.h"
+#include "dataplane/path/unfinished_checksum.h"
 
 namespace weir {
 namespace {
@@ -637,11 +638,19 @@ constexpr auto kServe = []<class Address>(WorkerState& worker, const Snapshot& s
   with_family(packet, kLookUp, worker, snapshot);
 }
 
+// `ports` has a bit for each port whose frames may have unfinished checksums.
+bool may_be_unfinished(std::uint32_t ports, const Packet& packet) noexcept {
+  return (ports >> packet.port & 1U) != 0 && !packet.decided() && !packet.icmp_error;
+}
+
 // What the packets are; asks for the buckets of their connections.
 [[gnu::noinline]] void identify(WorkerState& worker, const Snapshot& snapshot,
                                 std::span<Packet> burst) noexcept {
+  const std::uint32_t unfinished = worker.unfinished_checksum_ports;
   for (Packet& packet : burst) {
     parse_frame(packet, snapshot.ports->macs[packet.port]);
+    if (may_be_unfinished(unfinished, packet)) [[unlikely]]
+      finish_checksum(packet);
     if (packet.decided() || packet.icmp_error) [[unlikely]] {
       identify_unusual(worker, snapshot, packet);
     } else {
@@ -675,15 +684,6 @@ void process_burst(WorkerState& worker, const Snapshot& snapshot,
   finish(worker, snapshot, burst);
   if (worker.workers != 1) forget_answers(worker, burst);
   count_outcomes(worker, burst);
-}
-
-bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept {
-  // On link, the neighbour is the destination itself; a gateway has had a next hop all along.
-  if (!packet.neighbour_known && !route(snapshot, packet, packet.neighbour)) return false;
-  if (!packet.neighbour_known) return false;
-  const NextHop& next_hop = snapshot.routes->next_hop(packet.next_hop);
-  const bool same = next_hop.used && next_hop.address == packet.neighbour;
-  return same && next_hop.resolved && write_ethernet(packet, next_hop);
 }
 
 void expire_connections(WorkerState& worker, const Snapshot& snapshot, unsigned budget) noexcept {

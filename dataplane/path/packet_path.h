@@ -39,9 +39,6 @@ void adopt_snapshot(WorkerState& worker, const Snapshot& snapshot) noexcept;
 inline constexpr unsigned kReplayBudget = 16;
 void replay_some_edits(WorkerState& worker, const Snapshot& snapshot) noexcept;
 
-// Completes a packet that waited for its next hop, if that is resolved by now.
-[[nodiscard]] bool retry_next_hop(const Snapshot& snapshot, Packet& packet) noexcept;
-
 constexpr bool is_forwarded(Outcome outcome) noexcept {
   return outcome >= Outcome::nat_to_server && outcome <= Outcome::icmp_error_sent;
 }

@@ -224,6 +224,9 @@ Outcome parse_ethernet(Packet& packet, const OwnMacs& own_macs) noexcept {
   if (type == kVlan) {
     const auto* tag = reader.peek<VlanTag>();
     if (tag == nullptr) return Outcome::drop_truncated;
+    constexpr unsigned kId = 0xfff;
+    const auto vlan = static_cast<std::uint16_t>(tag->control.host() & kId);
+    if (!own_macs.serves_vlan(vlan)) return Outcome::kernel_foreign_vlan;
     type = tag->ether_type;
     reader.skip(sizeof(VlanTag));
   }

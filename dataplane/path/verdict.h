@@ -25,6 +25,7 @@ enum class Outcome : std::uint8_t {
   // To the host's kernel, through the exception interface or by XDP_PASS's equivalent.
   kernel_not_ip,
   kernel_multicast,
+  kernel_foreign_vlan,  // of a VLAN that the host has no interface in
   kernel_not_a_service,
   kernel_no_connection,    // to a service, but neither a connection nor a SYN
   kernel_reply_unmatched,  // from a real server, but of no connection
@@ -77,6 +78,8 @@ enum class Outcome : std::uint8_t {
   drop_transmit_full,
   drop_no_buffer,  // for the pieces of a packet
   drop_exception_ring_full,
+  drop_link_ring_full,  // ARP, ND, routing protocols
+  drop_stray_budget,    // of no connection, beyond what the kernel may be asked to answer
   count_
 };
 
@@ -97,6 +100,7 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("icmp_error_sent"),
     std::string_view("kernel_not_ip"),
     std::string_view("kernel_multicast"),
+    std::string_view("kernel_foreign_vlan"),
     std::string_view("kernel_not_a_service"),
     std::string_view("kernel_no_connection"),
     std::string_view("kernel_reply_unmatched"),
@@ -146,6 +150,8 @@ inline constexpr std::array kOutcomeNames = {
     std::string_view("drop_transmit_full"),
     std::string_view("drop_no_buffer"),
     std::string_view("drop_exception_ring_full"),
+    std::string_view("drop_link_ring_full"),
+    std::string_view("drop_stray_budget"),
 };
 static_assert(kOutcomeNames.size() == kOutcomes, "every outcome has a name");
 

@@ -81,6 +81,8 @@ struct WorkerState {
   std::span<WorkerStatistics* const> statistics;
   std::uint32_t now = 0;     // ticks, set once per burst
   std::uint32_t now_ms = 0;  // milliseconds of the same clock; wraps
+  // A bit for each port whose frames may have unfinished checksums.
+  std::uint32_t unfinished_checksum_ports = 0;
   IcmpBudget icmp_budget;
   std::uint16_t next_ip_id = 1;
   std::uint32_t next_fragment_id = 1;  // of IPv6; modulo `workers` it is this worker's

@@ -67,7 +67,7 @@ auto LocalPorts::make_places(const OwnerMap& owners, const std::vector<Address>&
   for (const Address& address : addresses) {
     const std::uint64_t start = next_random(random);
     places.push_back({.address = address,
-                      .address_group = static_cast<std::uint8_t>(group_of(owners, address, 0)),
+                      .address_group = static_cast<std::uint16_t>(group_of(owners, address, 0)),
                       .patience = kMaxProbes,
                       .cursor = {.round = static_cast<std::uint32_t>(start >> 48), .group = 0}});
   }
@@ -79,7 +79,7 @@ LocalPorts::LocalPorts(const OwnerMap& owners, std::shared_ptr<const PortGroups>
     : groups_(std::move(groups)), address_seed_(next_random(seed)), random_(seed ^ worker) {
   for (std::size_t group = 0; group < OwnerMap::kGroups; ++group) {
     if (owners.worker_of_group(group) == worker) {
-      groups_of_worker_.push_back(static_cast<std::uint8_t>(group));
+      groups_of_worker_.push_back(static_cast<std::uint16_t>(group));
     }
   }
   ipv4_ = make_places(owners, pool.ipv4, random_);

@@ -140,7 +140,7 @@ class alignas(64) LocalPorts {
   template <class Address>
   struct Place {
     Address address;
-    std::uint8_t address_group;
+    std::uint16_t address_group;
     std::uint16_t patience;  // probes that it gets: fewer after a failure, more after a success
     Cursor cursor;
   };
@@ -171,7 +171,7 @@ class alignas(64) LocalPorts {
   void leap(Cursor& cursor) noexcept;
 
   std::shared_ptr<const PortGroups> groups_;
-  std::vector<std::uint8_t> groups_of_worker_;
+  std::vector<std::uint16_t> groups_of_worker_;
   std::vector<Place<Ipv4Address>> ipv4_;
   std::vector<Place<Ipv6Address>> ipv6_;
   std::uint64_t address_seed_;

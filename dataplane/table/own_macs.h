@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hardware addresses that make a received frame weir's: the port's own, and virtual ones.
+// What makes a received frame weir's: the port's hardware address or a virtual one, and where it is
+// tagged, a VLAN that the host has an interface in.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "dataplane/net/addresses.h"
@@ -15,7 +17,8 @@ namespace weir {
 class OwnMacs {
  public:
   OwnMacs() = default;
-  explicit OwnMacs(std::vector<MacAddress> macs) : macs_(std::move(macs)) {
+  explicit OwnMacs(std::vector<MacAddress> macs, std::vector<std::uint16_t> vlans = {})
+      : macs_(std::move(macs)), vlans_(std::move(vlans)) {
     if (macs_.empty()) return;
     EthernetHeader header{};
     header.destination = macs_.front();
@@ -30,6 +33,11 @@ class OwnMacs {
     return std::find(macs_.begin(), macs_.end(), mac) != macs_.end();
   }
 
+  // Id 0 is no VLAN, a priority only.
+  bool serves_vlan(std::uint16_t id) const noexcept {
+    return id == 0 || std::find(vlans_.begin(), vlans_.end(), id) != vlans_.end();
+  }
+
  private:
   // Its six bytes in one load, without the two behind them.
   static std::uint64_t destination_word(const EthernetHeader& frame) noexcept {
@@ -37,6 +45,7 @@ class OwnMacs {
   }
 
   std::vector<MacAddress> macs_;
+  std::vector<std::uint16_t> vlans_;
   std::uint64_t first_ = 1;  // of no frame
 };
 

@@ -5,7 +5,16 @@
 
 namespace weir {
 
-OwnerMap::OwnerMap(const Key& key, unsigned workers) : key_(key) {
+namespace {
+
+// With fewer groups for each worker, the shares of some would be far above those of others.
+constexpr std::size_t kGroupsOfEach = 4;
+constexpr std::size_t kSmallTable = 128;
+
+}  // namespace
+
+OwnerMap::OwnerMap(const Key& key, unsigned workers)
+    : key_(key), period_(workers * kGroupsOfEach <= kSmallTable ? kSmallTable : kGroups) {
   // The contribution of every value of every input byte: XOR of the 32-bit key windows at its bits.
   for (std::size_t byte = 0; byte < kInputBytes; ++byte) {
     const std::uint64_t window = load<Be64>(&key_[byte]).host();
@@ -18,7 +27,7 @@ OwnerMap::OwnerMap(const Key& key, unsigned workers) : key_(key) {
     }
   }
   for (std::size_t group = 0; group < kGroups; ++group) {
-    workers_[group] = static_cast<std::uint8_t>(group % workers);
+    workers_[group] = static_cast<std::uint8_t>(group % period_ % workers);
   }
 }
 

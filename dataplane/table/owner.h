@@ -15,7 +15,7 @@ namespace weir {
 
 class OwnerMap {
  public:
-  static constexpr std::size_t kGroups = 128;  // the smallest redirection table in common NICs
+  static constexpr std::size_t kGroups = 512;
   static constexpr std::size_t kKeyBytes = 40;
   using Key = std::array<std::uint8_t, kKeyBytes>;
 
@@ -35,6 +35,9 @@ class OwnerMap {
     return owner(client, Be16{});
   }
   unsigned worker_of_group(std::size_t group) const noexcept { return workers_[group]; }
+  // The map repeats itself after so many groups, so that a redirection table of this size, or of a
+  // multiple, can hold it: few workers need no more than the smallest table of common NICs.
+  std::size_t period() const noexcept { return period_; }
   const Key& key() const noexcept { return key_; }
 
  private:
@@ -43,6 +46,7 @@ class OwnerMap {
   Key key_;
   std::array<std::array<std::uint32_t, 256>, kInputBytes> tables_;
   std::array<std::uint8_t, kGroups> workers_;
+  std::size_t period_;
 };
 
 template <class Address>

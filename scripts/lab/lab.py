@@ -23,10 +23,12 @@ from namespaces import LabError, Namespace, remove_leftovers, run, wait_until
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '..', '..'))
 BUILD = os.path.realpath(os.environ.get('WEIR_BUILD', os.path.join(ROOT, 'build')))
+FILTERING_NIC = os.path.join(BUILD, 'tests', 'libfiltering_nic.so')
 DECAPSULATION = os.path.join(BUILD, 'tests', 'decapsulate.bpf.o')
 
-# Checksums and segments must be final on the wire: AF_XDP hands frames over as they are.
+# Checksums and segments are final on the wire, as on one between machines.
 OFFLOADS = 'tx off rx off sg off tso off gso off gro off'.split()
+AS_THE_KERNEL_HAS_THEM = ()
 CLIENT = {4: '198.51.100.2', 6: '2001:db8:c::2'}
 CLIENT_NET = {4: '198.51.100.0/24', 6: '2001:db8:c::/64'}
 VIP = {4: '10.0.0.100', 6: 'fd00::100'}
@@ -163,14 +165,16 @@ class Lab:
 
     kept_logs = []  # (name, text) of every weir of the labs closed so far: for a failed test
 
-    def __init__(self, servers=3, arms=1):
+    def __init__(self, servers=3, arms=1, offloads=OFFLOADS):
         remove_leftovers()
+        self.offloads = offloads
         self.server_arm = arms - 1
         self.directory = tempfile.mkdtemp(prefix='weirlab-')
         self.socket = os.path.join(self.directory, 'weir.sock')
         self.memif_socket = os.path.join(self.directory, 'memif.sock')
         self.hosts = []
         self.weirs = []
+        self.nics_filter = False  # whether ports that are weir's own filter as a NIC does
         try:
             self._make_hosts(servers)
             self._make_links(arms)
@@ -225,7 +229,8 @@ class Lab:
             self.network.ip(f'link set {peer} master {bridge}')
         self.network.ip(f'link set {peer} up')
         for namespace, name in ((host, interface), (self.network, peer)):
-            namespace.run('ethtool', '-K', name, *OFFLOADS)
+            if self.offloads:
+                namespace.run('ethtool', '-K', name, *self.offloads)
 
     def _make_routes(self, arms):
         for host in (self.network, self.director):
@@ -289,7 +294,8 @@ class Lab:
 
     def start_weir(self, *options, ready=True):
         """Starts weir in the director; waits until it serves."""
-        weir = self.director.start(os.path.join(BUILD, 'weir'), '--socket', self.socket,
+        preload = ('env', f'LD_PRELOAD={FILTERING_NIC}') if self.nics_filter else ()
+        weir = self.director.start(*preload, os.path.join(BUILD, 'weir'), '--socket', self.socket,
                                    *options, log=f'weir-{len(self.weirs)}.log')
         self.weirs.append(weir)
         if ready:

@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 
-from lab import ROOT, VIP, Lab, wait_until, with_port
+from lab import OFFLOADS, ROOT, VIP, Lab, wait_until, with_port
 
 FLAG = {'nat': '-m', 'dr': '-g', 'tun': '-i', 'fullnat': '--fullnat'}
 FORWARD = {'nat': 'Masq', 'dr': 'Route', 'tun': 'Tunnel', 'fullnat': 'FullNAT'}
@@ -80,9 +80,9 @@ def add_service(lab, mode, port, protocol='tcp', family=4, real_family=None, sch
 
 
 @contextlib.contextmanager
-def running(wire='af_xdp', mode='nat', options=(), arms=1, servers=3):
+def running(wire='af_xdp', mode='nat', options=(), arms=1, servers=3, offloads=OFFLOADS):
     """A lab with weir in it and its servers set up; no service yet."""
-    with Lab(servers=servers, arms=arms) as lab:
+    with Lab(servers=servers, arms=arms, offloads=offloads) as lab:
         lab.set_up_servers(mode)
         start_weir(lab, wire, *options)
         if mode == 'fullnat':

@@ -78,6 +78,42 @@ def test_traceroute_through_the_director_shows_it(wire, family):
         expect(route[0] in (lan_address(family, 0, 1), VIP[family]), f'the route is {route}')
 
 
+RULES = """
+add table inet watch
+add counter inet watch here
+add counter inet watch elsewhere
+add chain inet watch input { type filter hook input priority 0; }
+add rule inet watch input iifname "eth0" tcp dport 80 counter name "here"
+add rule inet watch input iifname "weir*" counter name "elsewhere"
+"""
+
+
+def test_what_is_handed_back_enters_where_it_came_from():
+    """Rules by interface see it, and strict reverse path filtering lets it pass."""
+    with running() as lab:
+        for server in lab.servers:
+            server.start_nginx()
+        lab.director.sysctl({'net.ipv4.conf.all.rp_filter': 1, 'net.ipv4.conf.eth0.rp_filter': 1})
+        lab.director.run('nft', RULES)
+        add_service(lab, 'nat', 80)
+        with connect(lab.client, VIP[4], 80) as stream:
+            lab.ipvsadm('-C')
+            lab.weirs[0].stop()
+            lab.delete_vip()
+            start_weir(lab, 'af_xdp')
+            add_service(lab, 'nat', 80)
+            stream.sendall(b'GET / HTTP/1.0\r\n\r\n')
+            try:
+                expect(not stream.recv(1), 'an answer came')
+            except ConnectionResetError:
+                pass
+        seen = lab.director.run('nft', 'list', 'counters').stdout
+        here, elsewhere = (int(text.split('packets ')[1].split()[0])
+                           for text in seen.split('counter ')[1:])
+        expect(here > 0, 'eth0 has not seen the segment')
+        equal(elsewhere, 0, 'packets that entered elsewhere')
+
+
 def test_segment_of_no_connection_is_answered_by_the_kernel():
     """A connection that weir knows no longer ends with RST, so that its client opens another."""
     with running() as lab:

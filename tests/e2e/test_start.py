@@ -4,14 +4,18 @@
 import os
 import shlex
 
-from checks import SMALL_TABLE, add_service, alone, curl, equal, expect, running, url
-from lab import BUILD, Lab, run
+from checks import (SMALL_TABLE, add_service, alone, counter, curl, datagram_socket, equal, expect,
+                    running, url)
+from lab import BUILD, VIP, Lab, run, wait_until
+
+FREE_HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
 
 
 def test_help_names_every_option():
     said = run(os.path.join(BUILD, 'weir'), '--help').stdout
-    for option in ('port', 'workers', 'lcores', 'connections-per-worker', 'busy-poll', 'socket',
-                   'settings', 'eal'):
+    for option in ('port', 'workers', 'lcores', 'connections-per-worker',
+                   'ipv6-connections-per-worker', 'mtu', 'busy-poll',
+                   'normal-pages', 'socket', 'settings', 'eal'):
         expect(f'--{option}' in said, f'--help does not name --{option}')
 
 
@@ -30,20 +34,105 @@ def test_settings_file_and_busy_polling():
         equal(curl(lab.client, url()).strip(), 'server1', 'answer')
 
 
-def test_no_free_huge_pages():
-    """Ordinary pages do, slower, and weir says so. The kernel's own count stays: the pages are the
-    whole machine's, so weir is only shown that none is free."""
-    count = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+def start_with_free_huge_pages(lab, count):
+    """The kernel's own count stays: the pages are the whole machine's, so weir is only shown
+    another."""
+    path = os.path.join(lab.directory, 'count')
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(f'{count}\n')
+    weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
+                       *SMALL_TABLE])
+    process = lab.director.start('sh', '-c',
+                                 f'mount --bind {path} {FREE_HUGE_PAGES} && exec {weir}')
+    process.wait_for_output('weir: ready', 30.0)
+    return process
+
+
+def cpus_of(pid, thread):
+    with open(f'/proc/{pid}/task/{thread}/status', encoding='utf-8') as status:
+        line = next(line for line in status if line.startswith('Cpus_allowed:'))
+    return int(line.split()[1].replace(',', ''), 16)
+
+
+def name_of(pid, thread):
+    with open(f'/proc/{pid}/task/{thread}/comm', encoding='utf-8') as name:
+        return name.read().strip()
+
+
+def test_other_threads_keep_off_the_workers_cpus():
+    with running(servers=1) as lab:
+        pid = lab.weirs[0].pid
+        threads = os.listdir(f'/proc/{pid}/task')
+        workers = [thread for thread in threads if 'worker' in name_of(pid, thread)]
+        equal(len(workers), 1, 'workers')
+        polled = cpus_of(pid, workers[0])
+        if polled == cpus_of('self', os.getpid()):
+            return  # there is one CPU only
+        for thread in set(threads) - set(workers):
+            expect(cpus_of(pid, thread) & polled == 0,
+                   f'{name_of(pid, thread)} may run where a worker polls')
+
+
+def says(lab, text):
+    wait_until(lambda: text in lab.weirs[0].output(), f'"{text}" in the log', 15.0)
+
+
+def test_mtu_beyond_the_buffers_is_said_and_what_it_costs_counted():
+    with running(servers=1) as lab:
+        lab.servers[0].start_nginx()
+        add_service(lab, 'nat', 80)
+        for host, name in ((lab.network, 'director0'), (lab.network, 'lan0'),
+                           (lab.director, 'eth0'), (lab.client, 'eth0'), (lab.network, 'client')):
+            host.ip(f'link set {name} mtu 3000')
+        says(lab, 'the MTU of eth0 is 3000 now')
+        before = counter(lab, 'lost_by_device')
+        lab.client.run('ping', '-n', '-c', 1, '-W', 2, VIP[4])
+        with datagram_socket(lab.client, VIP[4], 80) as sender:
+            add_service(lab, 'nat', 80, 'udp')
+            def lost():
+                sender.send(bytes(2500))
+                return counter(lab, 'lost_by_device') > before
+            wait_until(lost, 'a large packet that is counted as lost')
+
+
+def test_queues_that_appear_are_said():
+    with Lab(servers=1) as lab:
+        lab.director.ip('link delete eth0', f'link add eth0 numrxqueues 2 numtxqueues 2 type veth '
+                        f'peer name director0 netns {lab.network.name} numrxqueues 2 numtxqueues 2',
+                        'link set eth0 up', 'address add 10.0.0.1/24 dev eth0')
+        lab.network.ip('link set director0 master lan0', 'link set director0 up')
+        for host, name in ((lab.director, 'eth0'), (lab.network, 'director0')):
+            host.run('ethtool', '-L', name, 'rx', 1, 'tx', 1)
+        lab.start_weir_on_kernel_ports(*SMALL_TABLE)
+        lab.director.run('ethtool', '-L', 'eth0', 'rx', 2, 'tx', 2)
+        says(lab, 'eth0 has 2 receive queues now')
+
+
+def has_huge_pages():
+    with open(FREE_HUGE_PAGES, encoding='utf-8') as file:
+        return int(file.read()) > 0
+
+
+def test_huge_pages_that_are_gone_again():
+    """Another process was faster: weir goes on without them."""
     with Lab(servers=1) as lab:
         lab.set_up_servers('nat')
         lab.servers[0].start_nginx()
-        none = os.path.join(lab.directory, 'none')
-        with open(none, 'w', encoding='utf-8') as file:
-            file.write('0\n')
-        weir = shlex.join([os.path.join(BUILD, 'weir'), '--port', 'eth0', '--socket', lab.socket,
-                           *SMALL_TABLE])
-        process = lab.director.start('sh', '-c', f'mount --bind {none} {count} && exec {weir}')
-        process.wait_for_output('weir: ready', 30.0)
+        process = start_with_free_huge_pages(lab, 100_000)
+        if not has_huge_pages():
+            expect('starts anew with normal pages' in process.output(), 'weir does not say so')
+        lab.add_vip()
+        add_service(lab, 'nat', 80)
+        equal(curl(lab.client, url()).strip(), 'server1', 'answer')
+        equal(process.stop(), 0, 'exit code')
+
+
+def test_no_free_huge_pages():
+    """Ordinary pages do, slower, and weir says so."""
+    with Lab(servers=1) as lab:
+        lab.set_up_servers('nat')
+        lab.servers[0].start_nginx()
+        process = start_with_free_huge_pages(lab, 0)
         expect('huge pages' in process.output(), 'weir does not say that it has no huge pages')
         lab.add_vip()
         add_service(lab, 'nat', 80)

@@ -128,7 +128,7 @@ def ip(source, destination, number, payload, hops=64, fragment=0, ip_options=b''
 
 
 def frame(source, destination, protocol, transport, ports=(4000, 80), options=RIGHT, **more):
-    vlan = b'\x81\x00\x00\x05' if more.pop('vlan', False) else b''
+    vlan = b'\x81\x00\x00' + bytes([more.pop('vlan')]) if 'vlan' in more else b''
     packet = ip(source, destination, NUMBERS[protocol], struct.pack('!HH', *ports) + transport,
                 **more)
     return framed(bytes(12) + vlan + packet, options & ~RIGHT_LENGTH if vlan else options)
@@ -170,7 +170,8 @@ def life(protocol, v6, mode, tunnel=(0, 0), server_v6=None):
         add_service(key), add_server(key, 1, mode, **to), add_server(key, 2, mode, **to),
         burst(there(opens)), burst(answer(ANSWERS[protocol])), burst(there(goes_on)),
         wait(2),
-        burst(there(goes_on, hops=1), there(goes_on, vlan=True), there(opens, ports=(4001, 80))),
+        burst(there(goes_on, hops=1), there(goes_on, vlan=7), there(goes_on, vlan=8),
+              there(opens, ports=(4001, 80))),
         burst(there(goes_on, options=RIGHT | WRONG_END), there(goes_on)),
         burst(answer(goes_on)), burst(there(ends)),
         delete_server(key, 2, mode, **to), burst(there(goes_on)),

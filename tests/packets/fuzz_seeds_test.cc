@@ -27,6 +27,8 @@ const std::set<Outcome> kNotReached = {
     Outcome::drop_transmit_full,
     Outcome::drop_no_buffer,
     Outcome::drop_exception_ring_full,
+    Outcome::drop_link_ring_full,
+    Outcome::drop_stray_budget,
 };
 
 std::vector<std::uint8_t> bytes_of(const std::filesystem::path& path) {

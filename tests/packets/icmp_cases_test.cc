@@ -31,7 +31,8 @@ constexpr std::size_t kHeadroom = 128;
 constexpr std::uint8_t kUntouched = 0xa5;
 
 const OwnMacs kOwnMacs({*MacAddress::parse("02:00:00:00:0a:fe"),
-                        *MacAddress::parse("02:00:00:00:0b:fe")});
+                        *MacAddress::parse("02:00:00:00:0b:fe")},
+                       {7});
 
 std::string text(const json::value& value) { return json::value_to<std::string>(value); }
 

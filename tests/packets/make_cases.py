@@ -352,6 +352,8 @@ def tags_and_padding():
     case('a tagged frame of another protocol', [service(4, 'tcp', 'nat')],
          step(Ether(dst=CLIENT_SIDE_MAC, src=CLIENT_MAC) / Dot1Q(vlan=7, type=0x88f7) / b'ptp',
               'kernel_not_ip'))
+    case('a tagged frame of a vlan that the host is not in', [service(4, 'tcp', 'nat')],
+         step(from_client(packet, vlan=8), 'kernel_foreign_vlan'))
 
 
 def headers_with_options():

@@ -162,6 +162,8 @@ const std::set<Outcome> kElsewhere = {
     Outcome::drop_transmit_full,
     Outcome::drop_no_buffer,
     Outcome::drop_exception_ring_full,
+    Outcome::drop_link_ring_full,
+    Outcome::drop_stray_budget,
 };
 
 TEST_F(PacketCases, EveryOutcomeHasACase) {

@@ -206,8 +206,8 @@ void BurstLab::build_network() {
   host_->editor.interfaces(interfaces).routes(table).generation(1);
   for (NextHopIndex i = 0; i < hops.size(); ++i) host_->editor.next_hop(i, hops[i]);
   auto ports = std::make_shared<PortAddresses>();
-  ports->macs[0] = OwnMacs({kClientSideMac});
-  ports->macs[1] = OwnMacs({kServerSideMac});
+  ports->macs[0] = OwnMacs({kClientSideMac}, {kClientVlan});
+  ports->macs[1] = OwnMacs({kServerSideMac}, {shape_.server_vlan});
   ports->broadcasts = {ip("10.2.0.255").ipv4(), ip("10.8.255.255").ipv4()};
   services_->set_host(*host_);
   services_->ports_changed(std::move(ports));

@@ -73,6 +73,8 @@ class BurstLab {
   static const MacAddress kClientSideMac;  // of port 0
   static const MacAddress kServerSideMac;  // of port 1
   static constexpr unsigned kServers = 64;
+  // Clients come untagged or by this one.
+  static constexpr std::uint16_t kClientVlan = 7;
 
   BurstLab() : BurstLab(Shape{}) {}
   explicit BurstLab(const Shape& shape);

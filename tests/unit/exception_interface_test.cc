@@ -202,6 +202,16 @@ TEST_F(ExceptionInterfaceTest, InjectedFrameToAVirtualMacOrWithAVlanTagIsReceive
   ::close(fd);
 }
 
+TEST_F(ExceptionInterfaceTest, InjectedFrameThatKeepsItsVlanTagIsNotTheHosts) {
+  create(Use::injection_only);
+  const int fd = listen();
+  EXPECT_EQ(tap_->write(frame(kPortMac, udp("tagged"), true), ExceptionInterface::Tag::kept),
+            Transfer::done);
+  tap_->write(frame(kPortMac, udp("untagged")));
+  EXPECT_EQ(received(fd), "untagged");
+  ::close(fd);
+}
+
 TEST_F(ExceptionInterfaceTest, InjectedAckIsAnsweredByResetOnTheOrdinaryWay) {
   create(Use::injection_only);
   int wire = -1;

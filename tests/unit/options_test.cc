@@ -47,6 +47,25 @@ TEST_F(OptionsTest, the_file_has_options_and_a_section_of_settings) {
   EXPECT_EQ(options.changed_settings, expected);
 }
 
+TEST_F(OptionsTest, ipv6_has_a_quarter_of_the_connections_or_what_it_is_given) {
+  const auto ipv6_of = [this](const std::string& lines) {
+    const auto parsed = parse("port = eth1\n" + lines);
+    return parsed.ok() ? parsed->value().ipv6_connections_per_worker : 0;
+  };
+  EXPECT_EQ(ipv6_of(""), 250'000U);
+  EXPECT_EQ(ipv6_of("connections-per-worker = 100000\n"), 65'536U);
+  EXPECT_EQ(ipv6_of("connections-per-worker = 20000\n"), 20'000U);
+  EXPECT_EQ(ipv6_of("ipv6-connections-per-worker = 3000000\n"), 3'000'000U);
+  EXPECT_EQ(ipv6_of("connections-per-worker = 20000\nipv6-connections-per-worker = 7\n"), 7U);
+}
+
+TEST_F(OptionsTest, mtu_is_that_of_links_and_of_buffers_that_ports_share) {
+  EXPECT_TRUE(parse("port = vdev:net_tap0\nmtu = 9000\n").ok());
+  EXPECT_TRUE(parse("port = eth0\nmtu = 3438\n").ok());
+  EXPECT_FALSE(parse("port = eth0\nport = vdev:net_tap0\nmtu = 9000\n").ok());
+  EXPECT_FALSE(parse("port = vdev:net_tap0\nmtu = 1000\n").ok());
+}
+
 TEST_F(OptionsTest, what_is_neither_is_named) {
   for (const char* file :
        {"port = eth1\nsloppy_tcp = 1\n", "port = eth1\n[other]\nsloppy_tcp = 1\n",

@@ -73,7 +73,7 @@ TEST(OwnerMap, hash_of_the_key_itself_agrees_with_the_published_vector) {
 TEST(OwnerMap, clients_spread_evenly_over_the_workers) {
   constexpr unsigned kClients = 100'000;
   test::Random random(2);
-  for (const unsigned workers : {1U, 2U, 3U, 4U, 7U, 16U, 64U, 128U}) {
+  for (const unsigned workers : {1U, 2U, 3U, 4U, 7U, 16U, 32U, 33U, 48U, 63U, 64U, 128U}) {
     const OwnerMap map(random_key(random), workers);
     std::vector<unsigned> counts(workers);
     for (unsigned i = 0; i < kClients; ++i) {
@@ -84,10 +84,11 @@ TEST(OwnerMap, clients_spread_evenly_over_the_workers) {
       ASSERT_LT(owner, workers);
       ++counts[owner];
     }
-    // 128 groups do not divide by every number of workers: the largest share is that of
-    // ceil(128 / workers) groups.
-    const std::size_t groups = (OwnerMap::kGroups + workers - 1) / workers;
-    const double most = kClients * static_cast<double>(groups) / OwnerMap::kGroups;
+    // Groups do not divide by every number of workers: the largest share is that of
+    // ceil(groups / workers) of them.
+    const std::size_t groups = (map.period() + workers - 1) / workers;
+    EXPECT_LE(static_cast<double>(groups * workers), 1.25 * static_cast<double>(map.period()));
+    const double most = kClients * static_cast<double>(groups) / static_cast<double>(map.period());
     EXPECT_LT(*std::max_element(counts.begin(), counts.end()), most * 1.15) << workers;
     EXPECT_GT(*std::min_element(counts.begin(), counts.end()), 0U) << workers;
   }

@@ -22,7 +22,8 @@ constexpr std::uint32_t kSecond = kTicksPerSecond;
 constexpr std::uint8_t kUdp = 17;
 constexpr std::uint8_t kTcp = 6;
 constexpr std::uint8_t kSctp = 132;
-const OwnMacs kMac({MacAddress{{2, 0, 0, 0, 0x0a, 0xfe}}});
+constexpr std::uint16_t kVlan = 5;
+const OwnMacs kMac({MacAddress{{2, 0, 0, 0, 0x0a, 0xfe}}}, {kVlan});
 
 std::size_t below(Random& random, std::size_t bound) { return random() % bound; }
 template <class T>
@@ -300,10 +301,11 @@ TEST_F(ReassemblyTest, HeaderIsThatOfTheFirstFragment) {
 }
 
 TEST_F(ReassemblyTest, PortAndTagAreThoseOfTheFirstFragment) {
-  ASSERT_EQ(add_frame(framed(ipv4(piece_of(0, 16, true)), 5), 3).outcome, Outcome::fragment_kept);
+  ASSERT_EQ(add_frame(framed(ipv4(piece_of(0, 16, true)), kVlan), 3).outcome,
+            Outcome::fragment_kept);
   const Got got = add_frame(framed(ipv4(piece_of(16, 4, false))), 8);
   EXPECT_EQ(got.port, 3);
-  EXPECT_EQ(to_hex(got.frame), to_hex(framed(ipv4(piece_of(0, 20, false)), 5)));
+  EXPECT_EQ(to_hex(got.frame), to_hex(framed(ipv4(piece_of(0, 20, false)), kVlan)));
 }
 
 // As Linux: DF, and with it path MTU discovery, where the largest fragment had it.
@@ -543,7 +545,7 @@ TEST_P(ReassemblyOfEither, OfWhatExpiresTheFirstFragmentIsAsItCame) {
     first.options = {kIpv6Fragment, 0, 1, 4, 0, 0, 0, 0};
     first.first_extension = kIpv6HopByHop;
   }
-  const Bytes frame = framed(ip_of(GetParam(), first), 7);
+  const Bytes frame = framed(ip_of(GetParam(), first), kVlan);
   ASSERT_EQ(add(GetParam(), piece_of(32, 48, true)).outcome, Outcome::fragment_kept);
   ASSERT_EQ(add_frame(frame, 3).outcome, Outcome::fragment_kept);
   ASSERT_EQ(add(GetParam(), piece_of(80, 5, false)).outcome, Outcome::fragment_kept);

@@ -407,9 +407,11 @@ class RingDirector {
   }
 
   void feed() {
-    rte_mbuf* kernels[32];
-    const unsigned count = rings_.to_kernel(0).take(kernels);
-    for (unsigned i = 0; i < count; ++i) rte_pktmbuf_free(kernels[i]);
+    for (const Urgency urgency : {Urgency::link, Urgency::host, Urgency::stray}) {
+      rte_mbuf* kernels[32];
+      const unsigned count = rings_.to_kernel(0, urgency).take(kernels);
+      for (unsigned i = 0; i < count; ++i) rte_pktmbuf_free(kernels[i]);
+    }
     const Sent& sent = frames_[next_++ % frames_.size()];
     rte_mbuf* frame = rte_pktmbuf_alloc(pool_);
     if (frame == nullptr) return;
