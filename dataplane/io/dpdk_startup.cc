@@ -9,15 +9,18 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <sched.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <absl/status/statusor.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -102,6 +105,23 @@ int init_without_usage(std::vector<char*>& arguments) {
   return result;
 }
 
+std::vector<pid_t> threads_of_this_process() {
+  std::vector<pid_t> threads;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+    pid_t thread = 0;
+    if (absl::SimpleAtoi(entry.path().filename().native(), &thread)) threads.push_back(thread);
+  }
+  return threads;
+}
+
+// Those that were there before control was confined. One that has ended meanwhile is none.
+void confine_like_this_thread(const std::vector<pid_t>& threads) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+  for (const pid_t thread : threads) sched_setaffinity(thread, sizeof set, &set);
+}
+
 }  // namespace
 
 absl::Status start_eal(const EalPlan& plan) {
@@ -112,6 +132,7 @@ absl::Status start_eal(const EalPlan& plan) {
   kept = arguments(plan, *lcores);
   std::vector<char*> pointers;
   for (std::string& text : kept) pointers.push_back(text.data());
+  const std::vector<pid_t> others = threads_of_this_process();
   if (init_without_usage(pointers) < 0) {
     // EACCES: no huge page is there at all.
     const bool no_memory = rte_errno == ENOMEM || rte_errno == EACCES;
@@ -129,6 +150,7 @@ absl::Status start_eal(const EalPlan& plan) {
                      " workers need one more than that number of workers, for control: add some, "
                      "for example 0@0,1@0,2@1"));
   }
+  confine_like_this_thread(others);
   return absl::OkStatus();
 }
 

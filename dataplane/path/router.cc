@@ -6,8 +6,7 @@
 namespace weir {
 
 bool route(const Snapshot& snapshot, Packet& packet, const IpAddress& destination) noexcept {
-  const auto hash = static_cast<std::uint32_t>(std::hash<IpAddress>{}(destination));
-  const Routes::Decision decision = snapshot.routes->find(destination, hash);
+  const Routes::Decision decision = snapshot.routes->find(destination, path_hash(destination));
   packet.neighbour_known = decision.answer == Routes::Answer::found;
   packet.next_hop = decision.next_hop;
   packet.out_interface = decision.interface;

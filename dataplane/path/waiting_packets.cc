@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/path/waiting_packets.h"
 
-#include <functional>
-
 #include "dataplane/net/mix.h"
 
 namespace weir {
@@ -98,8 +96,7 @@ const NextHop* WaitingPackets::resolved(const Snapshot& snapshot, Queue& queue) 
            routes.next_hop(index).address == queue.neighbour;
   };
   if (!queue.next_hop_known || !stands_for(queue.next_hop)) {
-    const auto hash = static_cast<std::uint32_t>(std::hash<IpAddress>{}(queue.neighbour));
-    const Routes::Decision decision = routes.find(queue.neighbour, hash);
+    const Routes::Decision decision = routes.find(queue.neighbour, path_hash(queue.neighbour));
     queue.next_hop_known = decision.answer == Routes::Answer::found;
     queue.next_hop = decision.next_hop;
     if (!queue.next_hop_known || !stands_for(queue.next_hop)) return nullptr;

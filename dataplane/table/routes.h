@@ -13,11 +13,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "dataplane/net/addresses.h"
+#include "dataplane/net/mix.h"
 #include "dataplane/table/paged_array.h"
 
 namespace weir {
@@ -191,6 +193,13 @@ class Routes {
   std::uint16_t generation_ = 0;
   std::shared_ptr<Losses> losses_ = std::make_shared<Losses>();
 };
+
+// The flow hash of everything that goes to one address.
+inline std::uint32_t path_hash(const IpAddress& destination) noexcept {
+  // Folded once more: a fold's low half hardly depends on the high half of what went in.
+  constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15U;
+  return static_cast<std::uint32_t>(multiply_mix(std::hash<IpAddress>{}(destination), kOdd) >> 32);
+}
 
 // Makes one version of Routes after the other; each costs what has changed since the one before.
 // Thread: control's, or whose it is; of the versions, the last use too.

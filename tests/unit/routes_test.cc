@@ -168,6 +168,23 @@ TEST(Routes, EqualPathsShareByWeight) {
   EXPECT_EQ(routes->find(address("203.0.113.9"), ~0U).next_hop, 2U);
 }
 
+// Clients are often neighbours of each other: how many of `count` take the first of two equal
+// paths.
+int on_first_path(const std::string& network, int count) {
+  int first = 0;
+  for (int i = 0; i < count; ++i) {
+    first += path_hash(address(network + std::to_string(i))) < 1U << 31U ? 1 : 0;
+  }
+  return first;
+}
+
+TEST(Routes, ConsecutiveAddressesShareEqualPaths) {
+  for (const char* network : {"10.1.0.", "10.8.1.", "192.168.77.", "2001:db8::", "fd00:1:2:3::"}) {
+    EXPECT_NEAR(on_first_path(network, 16), 8, 5) << network;
+    EXPECT_NEAR(on_first_path(network, 256), 128, 40) << network;
+  }
+}
+
 TEST(Routes, OnLinkDestinationIsFoundOrMissingPerInterface) {
   const std::vector<RouteEntry> entries = {{prefix("10.0.0.0/24"), {on_link(1)}},
                                            {prefix("10.0.1.0/24"), {on_link(2)}}};
