@@ -20,9 +20,11 @@ bool is_usable(const HostRoute& route) {
 std::vector<std::string> complaints_about(const std::vector<HostRoute>& routes) {
   std::size_t in_default = 0;
   std::size_t by_type_of_service = 0;
+  std::size_t by_next_hop_object = 0;
   for (const HostRoute& route : routes) {
     in_default += route.table == RT_TABLE_DEFAULT ? 1 : 0;
     by_type_of_service += route.table == RT_TABLE_MAIN && route.type_of_service != 0 ? 1 : 0;
+    by_next_hop_object += route.names_next_hop ? 1 : 0;
   }
   std::vector<std::string> result;
   if (in_default != 0) {
@@ -34,6 +36,13 @@ std::vector<std::string> complaints_about(const std::vector<HostRoute>& routes) 
     result.push_back(absl::StrCat(by_type_of_service,
                                   " routes for one type of service are not used: weir routes by "
                                   "destination only"));
+  }
+  if (by_next_hop_object != 0) {
+    result.push_back(absl::StrCat(by_next_hop_object,
+                                  " routes by next-hop objects are not used, because the kernel "
+                                  "does not say where they lead: set "
+                                  "net.ipv4.nexthop_compat_mode=1 (sysctl -w), which counts from "
+                                  "the next change of a route on"));
   }
   return result;
 }

@@ -218,6 +218,8 @@ std::optional<HostRoute> parse_route(const nlmsghdr& message) {
       hop.kernel_interface = attributes.number(RTA_OIF);
       read_gateway(attributes, family, hop);
     }
+    route.names_next_hop =
+        attributes.has(RTA_NH_ID) && !attributes.has(RTA_MULTIPATH) && !attributes.has(RTA_OIF);
   }
   return route;
 }

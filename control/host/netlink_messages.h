@@ -47,7 +47,8 @@ struct HostRoute {
   std::uint32_t metric = 0;
   std::uint8_t preference = 0;  // RFC 4191, larger is better
   std::uint8_t type_of_service = 0;
-  RouteEntry entry;  // without dead hops; none at all and Kind::forward: unusable
+  bool names_next_hop = false;  // by a next-hop object whose content the kernel has left out
+  RouteEntry entry;             // without dead hops; none at all and Kind::forward: unusable
 };
 
 struct HostNeighbour {

@@ -166,6 +166,18 @@ TEST_F(NetworkTest, EqualPathsAndNexthopObjectsAreShared) {
   until([&] { return via("10.8.0.1", 0) == "10.1.0.5"; });
 }
 
+TEST_F(NetworkTest, NextHopObjectsThatTheKernelKeepsToItselfAreSaid) {
+  sh("sysctl -qw net.ipv4.nexthop_compat_mode=0");
+  sh("ip nexthop add id 5 via 10.1.0.4 dev eth0 && ip route add 10.8.0.0/16 nhid 5");
+  open();
+  EXPECT_EQ(answer("10.8.0.1"), Answer::no_route);
+  EXPECT_TRUE(complains("1 routes by next-hop objects are not used"));
+  sh("sysctl -qw net.ipv4.nexthop_compat_mode=1");
+  sh("ip route add 10.9.0.0/16 via 10.1.0.2");
+  until([&] { return answer("10.8.0.1") == Answer::found; });
+  EXPECT_FALSE(complains("next-hop objects"));
+}
+
 TEST_F(NetworkTest, DeadPathOfSeveralIsLeftOut) {
   sh("ip route add 10.7.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.9");
   open();
