@@ -22,7 +22,8 @@
 namespace weir {
 namespace {
 
-constexpr std::array kNeeded = {CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_IPC_LOCK, CAP_SYS_NICE};
+constexpr std::array<unsigned, 5> kNeeded = {CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_IPC_LOCK,
+                                             CAP_SYS_NICE};
 
 // Of the calling thread alone, as the kernel has it. Safe in a signal handler. False, and errno.
 bool limit_this_thread() {

@@ -73,7 +73,7 @@ class TunnelLab {
  public:
   TunnelLab(Family inner, Family outer, unsigned workers = 1, unsigned servers = 1,
             TunnelType type = TunnelType::ipip)
-      : inner_(inner), outer_(outer), lab({.workers = workers}) {
+      : inner_(inner), lab({.workers = workers}) {
     const ServiceKey key = service_key(Protocol::tcp, vip(), 80);
     add_service(lab.services(), key);
     for (unsigned i = 1; i <= servers; ++i) {
@@ -108,7 +108,6 @@ class TunnelLab {
   std::string vip() const { return inner_ == Family::ipv4 ? "10.9.0.1" : "2001:db8:9::1"; }
 
   Family inner_;
-  Family outer_;
   std::size_t overhead_ = 0;
 
  public:

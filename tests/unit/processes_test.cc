@@ -136,15 +136,15 @@ TEST_F(ProcessesTest, ChildLeftBehindDelaysNoResultAndIsWaitedFor) {
 }
 
 TEST_F(ProcessesTest, ManyAtOnceEachGetsItsOwnResult) {
-  constexpr int kPrograms = 50;
+  constexpr std::size_t kPrograms = 50;
   std::vector<std::optional<ProcessResult>> results(kPrograms);
   Tasks tasks;
-  for (int i = 0; i < kPrograms; ++i) {
+  for (std::size_t i = 0; i < kPrograms; ++i) {
     tasks.start(run_into(processes_, shell("exit " + std::to_string(i)), results[i]));
   }
-  for (int i = 0; i < kPrograms; ++i) {
+  for (std::size_t i = 0; i < kPrograms; ++i) {
     ASSERT_TRUE(until([&] { return results[i].has_value(); }));
-    EXPECT_EQ(results[i]->code, i);
+    EXPECT_EQ(results[i]->code, static_cast<int>(i));
   }
 }
 

@@ -700,7 +700,7 @@ TEST_F(SteeringTest, LockIsAFileThatOnlyItsOwnerCanOpen) {
   }
   EXPECT_TRUE(take().ok());
   EXPECT_TRUE(std::filesystem::is_empty(directory));
-  for (const mode_t open_to_others : {0777, 01777}) {
+  for (const mode_t open_to_others : {0777U, 01777U}) {
     ASSERT_EQ(chmod(directory.c_str(), open_to_others), 0);
     EXPECT_EQ(take().status().code(), absl::StatusCode::kFailedPrecondition);
   }
