@@ -12,6 +12,7 @@
 #include "tests/support/frames.h"
 #include "tests/support/lab_services.h"
 #include "tests/support/random.h"
+#include "tests/support/sanitizers.h"
 
 namespace weir::test {
 namespace {
@@ -296,10 +297,16 @@ TEST(Commit, edits_are_replayed_in_bounded_pieces_and_none_is_lost) {
   EXPECT_EQ(before, 3U * kServices);
 }
 
+#if defined(WEIR_ADDRESS_SANITIZER) || defined(WEIR_THREAD_SANITIZER)
+constexpr int kPlans = 1'000;
+#else
+constexpr int kPlans = 20'000;
+#endif
+
 TEST(Commit, a_million_random_changes_leave_nothing_behind) {
   Random random(3);
   BurstLab lab({.server_slots = 4096});
-  for (int i = 0; i < 20'000; ++i) {
+  for (int i = 0; i < kPlans; ++i) {
     Plan plan;
     for (int j = 0; j < 50; ++j) plan.push_back(random_change(random));
     for (Change& change : plan) (void)commit(lab.services(), {std::move(change)});
