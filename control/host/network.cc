@@ -357,6 +357,8 @@ void Network::on_read(Picture picture) {
     next_scope_ = Scope::all;
     again_ = true;
   }
+  // What is missing of a torn list may be a neighbour.
+  if (picture.is_torn && picture.scope == Scope::all) next_scope_ = Scope::all;
   if (std::exchange(again_, false) || picture.is_torn) schedule_reading();
   if (picture.status.ok()) adopt(std::move(picture));
 }
