@@ -268,6 +268,8 @@ void Network::on_event(const nlmsghdr& message) {
 }
 
 void Network::tick() {
+  // A slice may have ended with the last message, and nothing more calls on_events().
+  if (events_lost_) on_events();
   const auto now = Clock::now();
   neighbours_.tick(now);
   if (now - last_release_ >= kReleaseInterval) {
