@@ -19,6 +19,7 @@
 #include "control/host/privileges.h"
 #include "control/host/reinjection.h"
 #include "control/loop/log.h"
+#include "control/loop/slices.h"
 #include "control/model/text_forms.h"
 
 namespace weir {
@@ -146,8 +147,7 @@ absl::Status Director::start_dpdk() {
   if (!has_invariant_tsc()) {
     log_line(
         "this CPU does not say that its time-stamp counters run alike on all cores (invariant "
-        "TSC), "
-        "and weir compares them: time-outs may be early or late");
+        "TSC), and weir compares them: time-outs may be early or late");
   }
   absl::Status status = make_buffers(plan, buffers, mtu);
   if (!plan.huge_pages || !absl::IsResourceExhausted(status)) return status;
@@ -457,22 +457,21 @@ void Director::on_network_change(const Network::Change& change) {
 
 void Director::schedule_work() {
   if (std::exchange(work_scheduled_, true)) return;
-  boost::asio::post(loop_.io(), [this] { do_work(); });
+  tasks_.start(do_work());
 }
 
-void Director::do_work() {
-  constexpr std::chrono::microseconds kSlice{100};
-  const auto deadline = std::chrono::steady_clock::now() + kSlice;
-  bool more = services_->settle();
-  do {
-    more = services_->work();
-  } while (more && std::chrono::steady_clock::now() < deadline);
-  work_scheduled_ = false;
-  if (more) {
-    schedule_work();
-  } else if (services_->is_waiting()) {
-    await_workers();
+// Not at once: whoever has work for it is in the middle of something.
+Task<> Director::do_work() {
+  Slices slices(loop_);
+  co_await slices.next();
+  services_->settle();
+  while (services_->work()) {
+    if (!slices.is_over()) continue;
+    co_await slices.next();
+    services_->settle();
   }
+  work_scheduled_ = false;
+  if (services_->is_waiting()) await_workers();
 }
 
 // Workers adopt a version within a burst or a short sleep.
@@ -482,7 +481,7 @@ void Director::await_workers() {
   adoption_timer_.expires_after(kPatience);
   adoption_timer_.async_wait([this](auto error) {
     awaiting_workers_ = false;
-    if (!error) do_work();
+    if (!error) schedule_work();
   });
 }
 

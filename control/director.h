@@ -87,7 +87,7 @@ class Director {
   absl::Status apply_settings();
   void on_network_change(const Network::Change& change);
   void schedule_work();
-  void do_work();
+  Task<> do_work();
   void await_workers();
   absl::Status check_steering_room(const SteeringSizes& sizes) const;
   void steer(std::span<const SteeringChange> changes, const SteeringConfig& config);

@@ -3,8 +3,10 @@
 //
 //   Task<> Checker::check() {
 //     boost::asio::steady_timer timer(loop_.io(), 1s);
-//     const auto error = co_await timer.async_wait(in_task);   // any asynchronous operation of
-//     Asio const bool well = co_await ask();                        // another Task
+//     // Any asynchronous operation of Asio:
+//     const auto error = co_await timer.async_wait(in_task);
+//     // Another Task:
+//     const bool well = co_await ask();
 //   }
 //   tasks_.start(check());                                     // Tasks tasks_: a member of Checker
 //
